@@ -1,0 +1,2 @@
+//! HTTP: routes, OpenAPI, problem details, watch.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! Typed, validated configuration and policy files.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! The deterministic state machine of a cell.
+#![forbid(unsafe_code)]

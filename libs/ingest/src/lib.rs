@@ -1,0 +1,2 @@
+//! Bytes to sample batches: OTLP wire walk, OTLP JSON, identity. Pure functions, fuzzed.
+#![forbid(unsafe_code)]

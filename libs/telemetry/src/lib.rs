@@ -1,0 +1,2 @@
+//! Our own metrics, traces and logs; /metrics, /livez and /readyz of every role.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! Scenarios, the simulated clock and check() helpers.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! Pressure, policy and class to a throttle decision with a lease.
+#![forbid(unsafe_code)]

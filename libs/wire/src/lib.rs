@@ -1,0 +1,2 @@
+//! The records of the API as serde types.
+#![forbid(unsafe_code)]

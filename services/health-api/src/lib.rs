@@ -1,0 +1,2 @@
+//! The health-api role: snapshot log in, HTTP out.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! The OTLP role: listeners in, sample log out.
+#![forbid(unsafe_code)]
