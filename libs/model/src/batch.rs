@@ -1,0 +1,195 @@
+//! A batch of samples: two dictionaries (resources, series) and columns that refer to them.
+//!
+//! A batch is self-contained, so that a log can be read from any position. The dictionaries make that cheap: a thousand
+//! servers that report the same fifty series cost a thousand and fifty entries for fifty thousand rows of 32 bytes. The
+//! columns are Arrow buffers: [`SampleBatch::points_record_batch`] is a view, not a copy.
+
+use std::sync::Arc;
+
+use arrow_array::{ArrayRef, Float64Array, Int64Array, RecordBatch, UInt32Array};
+use arrow_buffer::ScalarBuffer;
+use arrow_schema::{ArrowError, DataType, Field, Schema};
+
+use crate::resource::Resource;
+use crate::series::Series;
+
+/// The value of a point that OTLP flags `NO_RECORDED_VALUE`: the sender says that the series has ended. It is a
+/// signalling NaN of its own (the bits Prometheus chose for the same purpose), told apart from a NaN that was measured
+/// by its bits.
+pub const STALE_NAN: f64 = f64::from_bits(0x7ff0_0000_0000_0002);
+
+/// Whether a value is the end-of-series marker.
+pub fn is_stale_marker(value: f64) -> bool {
+    value.to_bits() == STALE_NAN.to_bits()
+}
+
+/// Numeric points as columns of one length.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Points {
+    /// Index into [`SampleBatch::resources`].
+    pub resource: ScalarBuffer<u32>,
+    /// Index into [`SampleBatch::series`].
+    pub series: ScalarBuffer<u32>,
+    /// Start of the cumulation or of the delta interval, ns since 1970; 0 = the sender did not say.
+    pub start_ns: ScalarBuffer<i64>,
+    /// Time of the point, ns since 1970.
+    pub time_ns: ScalarBuffer<i64>,
+    /// The value; integers are converted, exact up to 2^53. NaN and infinities are kept for the engine to count.
+    pub value: ScalarBuffer<f64>,
+}
+
+/// One histogram point; see [`crate::histogram`] for how buckets are laid out.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HistogramPoint {
+    /// Index into [`SampleBatch::resources`].
+    pub resource: u32,
+    /// Index into [`SampleBatch::series`].
+    pub series: u32,
+    /// Start of the cumulation or of the delta interval, ns since 1970; 0 = unknown.
+    pub start_ns: i64,
+    /// Time of the point, ns since 1970.
+    pub time_ns: i64,
+    /// Number of observations.
+    pub count: u64,
+    /// Sum of the observations, NaN if not sent.
+    pub sum: f64,
+    /// Exponential histograms: the scale; 0 for explicit ones.
+    pub scale: i32,
+    /// Exponential histograms: observations in the zero bucket.
+    pub zero_count: u64,
+    /// Exponential histograms: index of the first positive bucket.
+    pub offset: i32,
+    /// Explicit: one more than the bounds. Exponential: the positive buckets from `offset` on.
+    pub buckets: Arc<[u64]>,
+}
+
+/// Samples of any number of servers and cells of one partition.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SampleBatch {
+    /// The resources that rows refer to.
+    pub resources: Vec<Arc<Resource>>,
+    /// The series that rows refer to.
+    pub series: Vec<Arc<Series>>,
+    /// Numeric points.
+    pub points: Points,
+    /// Histogram points.
+    pub histograms: Vec<HistogramPoint>,
+}
+
+impl SampleBatch {
+    /// Number of points, numeric and histogram.
+    pub fn len(&self) -> usize {
+        self.points.value.len() + self.histograms.len()
+    }
+
+    /// Whether the batch has no point.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The Arrow schema of the numeric points, documented in `schemas/arrow/`.
+    pub fn points_schema() -> Schema {
+        Schema::new(vec![
+            Field::new("resource", DataType::UInt32, false),
+            Field::new("series", DataType::UInt32, false),
+            Field::new("start_ns", DataType::Int64, false),
+            Field::new("time_ns", DataType::Int64, false),
+            Field::new("value", DataType::Float64, false),
+        ])
+    }
+
+    /// The numeric points as a record batch of [`Self::points_schema`], without copying.
+    ///
+    /// # Errors
+    /// If the columns differ in length, which [`SampleBatchBuilder`] never produces.
+    pub fn points_record_batch(&self) -> Result<RecordBatch, ArrowError> {
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(UInt32Array::new(self.points.resource.clone(), None)),
+            Arc::new(UInt32Array::new(self.points.series.clone(), None)),
+            Arc::new(Int64Array::new(self.points.start_ns.clone(), None)),
+            Arc::new(Int64Array::new(self.points.time_ns.clone(), None)),
+            Arc::new(Float64Array::new(self.points.value.clone(), None)),
+        ];
+        RecordBatch::try_new(Arc::new(Self::points_schema()), columns)
+    }
+}
+
+/// Collects a batch row by row. Dictionaries are the caller's to intern: it knows the cheapest key.
+#[derive(Debug, Default)]
+pub struct SampleBatchBuilder {
+    resources: Vec<Arc<Resource>>,
+    series: Vec<Arc<Series>>,
+    resource: Vec<u32>,
+    series_index: Vec<u32>,
+    start_ns: Vec<i64>,
+    time_ns: Vec<i64>,
+    value: Vec<f64>,
+    histograms: Vec<HistogramPoint>,
+}
+
+impl SampleBatchBuilder {
+    /// An empty builder with room for `points` rows.
+    pub fn with_capacity(points: usize) -> Self {
+        Self {
+            resource: Vec::with_capacity(points),
+            series_index: Vec::with_capacity(points),
+            start_ns: Vec::with_capacity(points),
+            time_ns: Vec::with_capacity(points),
+            value: Vec::with_capacity(points),
+            ..Self::default()
+        }
+    }
+
+    /// Adds a resource to the dictionary and returns its index.
+    pub fn add_resource(&mut self, resource: Arc<Resource>) -> u32 {
+        self.resources.push(resource);
+        (self.resources.len() - 1) as u32
+    }
+
+    /// Adds a series to the dictionary and returns its index.
+    pub fn add_series(&mut self, series: Arc<Series>) -> u32 {
+        self.series.push(series);
+        (self.series.len() - 1) as u32
+    }
+
+    /// Adds a numeric row. `resource` and `series` are indices returned by the two methods above.
+    #[inline]
+    pub fn push(&mut self, resource: u32, series: u32, start_ns: i64, time_ns: i64, value: f64) {
+        self.resource.push(resource);
+        self.series_index.push(series);
+        self.start_ns.push(start_ns);
+        self.time_ns.push(time_ns);
+        self.value.push(value);
+    }
+
+    /// Adds a histogram row.
+    pub fn push_histogram(&mut self, point: HistogramPoint) {
+        self.histograms.push(point);
+    }
+
+    /// Rows so far.
+    pub fn len(&self) -> usize {
+        self.value.len() + self.histograms.len()
+    }
+
+    /// Whether there is no row yet.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The finished batch.
+    pub fn finish(self) -> SampleBatch {
+        SampleBatch {
+            resources: self.resources,
+            series: self.series,
+            points: Points {
+                resource: self.resource.into(),
+                series: self.series_index.into(),
+                start_ns: self.start_ns.into(),
+                time_ns: self.time_ns.into(),
+                value: self.value.into(),
+            },
+            histograms: self.histograms,
+        }
+    }
+}

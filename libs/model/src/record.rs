@@ -1,0 +1,256 @@
+//! What a partition of the sample log holds: everything that changes an answer, in the order in which it took effect.
+
+use std::sync::Arc;
+
+use crate::batch::{HistogramPoint, Points, SampleBatch};
+use crate::codec::{Decoder, DecodeError, Encoder, get_buffer_f64, get_buffer_i64, get_buffer_u32};
+use crate::policy::Mode;
+use crate::resource::Resource;
+use crate::series::{Series, SeriesKind};
+use crate::time::Timestamp;
+
+/// The version written in front of every record.
+pub const RECORD_VERSION: u8 = 1;
+
+/// One record of the sample log.
+#[derive(Clone, Debug, PartialEq)]
+pub enum LogRecord {
+    /// Samples of one or more cells of the partition.
+    Samples(Arc<SampleBatch>),
+    /// The owner of the partition says that this much time has passed: every cell of the partition closes its panes and
+    /// publishes. A tick that is not later than the one before is ignored.
+    Tick(Timestamp),
+    /// A policy comes into force with the next tick: its YAML text, as `POST /v1/policy:check` accepted it.
+    Policy(Arc<str>),
+    /// An operator set the mode of a cell (`None` = all cells), over what the policy says; `mode: None` returns to the
+    /// policy.
+    Mode {
+        /// The cell, or all.
+        cell: Option<Arc<str>>,
+        /// The mode in force from the next tick on.
+        mode: Option<Mode>,
+        /// Who asked.
+        owner: Arc<str>,
+        /// Why.
+        reason: Arc<str>,
+    },
+    /// An operator removed a server.
+    Remove {
+        /// The cell.
+        cell: Arc<str>,
+        /// The server's name.
+        server: Arc<str>,
+        /// Who asked.
+        owner: Arc<str>,
+        /// Why.
+        reason: Arc<str>,
+    },
+    /// A consumer says which epoch it acts on and how much of a class it uses.
+    Ack {
+        /// The cell.
+        cell: Arc<str>,
+        /// The server's name.
+        server: Arc<str>,
+        /// The workload class.
+        class: Arc<str>,
+        /// The consumer's name.
+        consumer: Arc<str>,
+        /// The epoch it acts on.
+        epoch: i64,
+        /// Share of the nominal in use.
+        in_use: f64,
+    },
+}
+
+impl LogRecord {
+    /// The record as bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Encoder::default();
+        out.put_u8(RECORD_VERSION);
+        match self {
+            Self::Samples(batch) => {
+                out.put_u8(0);
+                encode_batch(batch, &mut out);
+            }
+            Self::Tick(time) => {
+                out.put_u8(1);
+                out.put_i64(time.0);
+            }
+            Self::Policy(text) => {
+                out.put_u8(2);
+                out.put_str(text);
+            }
+            Self::Mode { cell, mode, owner, reason } => {
+                out.put_u8(3);
+                out.put_bool(cell.is_some());
+                out.put_str(cell.as_deref().unwrap_or(""));
+                out.put_bool(mode.is_some());
+                mode.unwrap_or(Mode::Off).encode(&mut out);
+                out.put_str(owner);
+                out.put_str(reason);
+            }
+            Self::Remove { cell, server, owner, reason } => {
+                out.put_u8(4);
+                for text in [cell, server, owner, reason] {
+                    out.put_str(text);
+                }
+            }
+            Self::Ack { cell, server, class, consumer, epoch, in_use } => {
+                out.put_u8(5);
+                for text in [cell, server, class, consumer] {
+                    out.put_str(text);
+                }
+                out.put_i64(*epoch);
+                out.put_f64(*in_use);
+            }
+        }
+        out.bytes
+    }
+
+    /// The record that bytes hold.
+    ///
+    /// # Errors
+    /// If the bytes are damaged or of a newer version.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let mut input = Decoder::new(bytes);
+        if input.get_u8()? != RECORD_VERSION {
+            return Err(DecodeError { what: "record version (written by a newer headroom?)", at: 0 });
+        }
+        let arc = |input: &mut Decoder<'_>| input.get_str().map(Arc::<str>::from);
+        let record = match input.get_u8()? {
+            0 => Self::Samples(Arc::new(decode_batch(&mut input)?)),
+            1 => Self::Tick(Timestamp(input.get_i64()?)),
+            2 => Self::Policy(arc(&mut input)?),
+            3 => {
+                let has_cell = input.get_bool()?;
+                let cell = arc(&mut input)?;
+                let has_mode = input.get_bool()?;
+                let mode = Mode::decode(&mut input)?;
+                Self::Mode {
+                    cell: has_cell.then_some(cell),
+                    mode: has_mode.then_some(mode),
+                    owner: arc(&mut input)?,
+                    reason: arc(&mut input)?,
+                }
+            }
+            4 => Self::Remove {
+                cell: arc(&mut input)?,
+                server: arc(&mut input)?,
+                owner: arc(&mut input)?,
+                reason: arc(&mut input)?,
+            },
+            5 => Self::Ack {
+                cell: arc(&mut input)?,
+                server: arc(&mut input)?,
+                class: arc(&mut input)?,
+                consumer: arc(&mut input)?,
+                epoch: input.get_i64()?,
+                in_use: input.get_f64()?,
+            },
+            _ => return Err(input.error("kind of record")),
+        };
+        input.finish()?;
+        Ok(record)
+    }
+}
+
+fn encode_batch(batch: &SampleBatch, out: &mut Encoder) {
+    out.bytes.reserve(batch.points.value.len() * 32 + 256);
+    out.put_u32(batch.resources.len() as u32);
+    for resource in &batch.resources {
+        out.put_str(&resource.server);
+        out.put_strs(&resource.host_names);
+        out.put_strs(&resource.aliases);
+        out.put_str(&resource.cell);
+        out.put_str(&resource.pool);
+        out.put_str(&resource.sender);
+        out.put_pairs(&resource.attributes);
+    }
+    out.put_u32(batch.series.len() as u32);
+    for series in &batch.series {
+        out.put_str(&series.metric);
+        out.put_str(&series.unit);
+        out.put_u8(series.kind as u8);
+        out.put_pairs(&series.attributes);
+        out.put_f64s(&series.bounds);
+    }
+    out.put_u32s(&batch.points.resource);
+    out.put_u32s(&batch.points.series);
+    out.put_i64s(&batch.points.start_ns);
+    out.put_i64s(&batch.points.time_ns);
+    out.put_f64s(&batch.points.value);
+    out.put_u32(batch.histograms.len() as u32);
+    for point in &batch.histograms {
+        out.put_u32(point.resource);
+        out.put_u32(point.series);
+        out.put_i64(point.start_ns);
+        out.put_i64(point.time_ns);
+        out.put_u64(point.count);
+        out.put_f64(point.sum);
+        out.put_i32(point.scale);
+        out.put_u64(point.zero_count);
+        out.put_i32(point.offset);
+        out.put_u64s(&point.buckets);
+    }
+}
+
+fn decode_batch(input: &mut Decoder<'_>) -> Result<SampleBatch, DecodeError> {
+    let arc = |input: &mut Decoder<'_>| input.get_str().map(Arc::<str>::from);
+    let resources = (0..input.get_length(28, "resources")?)
+        .map(|_| {
+            Ok(Arc::new(Resource {
+                server: arc(input)?,
+                host_names: input.get_strs()?,
+                aliases: input.get_strs()?,
+                cell: arc(input)?,
+                pool: arc(input)?,
+                sender: arc(input)?,
+                attributes: input.get_pairs()?,
+            }))
+        })
+        .collect::<Result<Vec<_>, DecodeError>>()?;
+    let series = (0..input.get_length(17, "series")?)
+        .map(|_| {
+            Ok(Arc::new(Series {
+                metric: arc(input)?,
+                unit: arc(input)?,
+                kind: SeriesKind::from_u8(input.get_u8()?).ok_or_else(|| input.error("kind of series"))?,
+                attributes: input.get_pairs()?.into(),
+                bounds: input.get_f64s()?.into(),
+            }))
+        })
+        .collect::<Result<Vec<_>, DecodeError>>()?;
+    let points = Points {
+        resource: get_buffer_u32(input)?,
+        series: get_buffer_u32(input)?,
+        start_ns: get_buffer_i64(input)?,
+        time_ns: get_buffer_i64(input)?,
+        value: get_buffer_f64(input)?,
+    };
+    let histograms = (0..input.get_length(60, "histograms")?)
+        .map(|_| {
+            Ok(HistogramPoint {
+                resource: input.get_u32()?,
+                series: input.get_u32()?,
+                start_ns: input.get_i64()?,
+                time_ns: input.get_i64()?,
+                count: input.get_u64()?,
+                sum: input.get_f64()?,
+                scale: input.get_i32()?,
+                zero_count: input.get_u64()?,
+                offset: input.get_i32()?,
+                buckets: input.get_u64s()?.into(),
+            })
+        })
+        .collect::<Result<Vec<_>, DecodeError>>()?;
+    let rows = points.value.len();
+    let columns_match = [points.resource.len(), points.series.len(), points.start_ns.len(), points.time_ns.len()]
+        .iter()
+        .all(|length| *length == rows);
+    let in_range = points.resource.iter().chain(histograms.iter().map(|p| &p.resource)).all(|at| (*at as usize) < resources.len())
+        && points.series.iter().chain(histograms.iter().map(|p| &p.series)).all(|at| (*at as usize) < series.len());
+    if !columns_match || !in_range {
+        return Err(input.error("sample batch"));
+    }
+    Ok(SampleBatch { resources, series, points, histograms })
+}

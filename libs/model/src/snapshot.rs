@@ -1,0 +1,1 @@
+//! The published snapshot of a cell (placeholder, replaced below).
