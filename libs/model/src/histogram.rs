@@ -228,10 +228,15 @@ mod tests {
 
     #[test]
     fn merging_equals_adding() {
-        let (mut left, mut right, mut both) = (ExpHistogram::default(), ExpHistogram::default(), ExpHistogram::default());
+        let (mut left, mut right, mut both) =
+            (ExpHistogram::default(), ExpHistogram::default(), ExpHistogram::default());
         for i in 1..200 {
             let value = 0.001 * f64::from(i * i);
-            if i % 2 == 0 { left.add_value(value, 1.0) } else { right.add_value(value, 1.0) }
+            if i % 2 == 0 {
+                left.add_value(value, 1.0)
+            } else {
+                right.add_value(value, 1.0)
+            }
             both.add_value(value, 1.0);
         }
         left.merge(&right);
@@ -243,7 +248,9 @@ mod tests {
     #[test]
     fn extreme_inputs_do_not_panic() {
         let mut histogram = ExpHistogram::default();
-        for (scale, index) in [(20, i32::MAX), (20, i32::MIN), (-10, 1), (-10, -1), (0, 1_000_000), (0, -1_000_000), (-31, 0)] {
+        for (scale, index) in
+            [(20, i32::MAX), (20, i32::MIN), (-10, 1), (-10, -1), (0, 1_000_000), (0, -1_000_000), (-31, 0)]
+        {
             histogram.add_bucket(scale, index, 1.0);
         }
         for value in [f64::NAN, f64::INFINITY, -1.0, 0.0, f64::MAX, f64::MIN_POSITIVE] {

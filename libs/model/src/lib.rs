@@ -7,6 +7,7 @@
 
 pub mod batch;
 pub mod codec;
+pub mod frame;
 pub mod hash;
 pub mod histogram;
 pub mod policy;
@@ -16,10 +17,11 @@ pub mod series;
 pub mod snapshot;
 pub mod time;
 
-pub use batch::{HistogramPoint, SampleBatch, SampleBatchBuilder, STALE_NAN};
+pub use batch::{HistogramPoint, STALE_NAN, SampleBatch, SampleBatchBuilder};
 pub use policy::Policy;
 pub use record::LogRecord;
 pub use resource::Resource;
 pub use series::{Series, SeriesKind};
+pub use snapshot::CellSnapshot;
 
 pub use time::Timestamp;

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use crate::codec::{Decoder, DecodeError, Encoder};
+use crate::codec::{DecodeError, Decoder, Encoder};
 
 /// What may be wrong with a server, and what its signals are grouped by.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::batch::{HistogramPoint, Points, SampleBatch};
-use crate::codec::{Decoder, DecodeError, Encoder, get_buffer_f64, get_buffer_i64, get_buffer_u32};
+use crate::codec::{DecodeError, Decoder, Encoder, get_buffer_f64, get_buffer_i64, get_buffer_u32};
 use crate::policy::Mode;
 use crate::resource::Resource;
 use crate::series::{Series, SeriesKind};
@@ -247,8 +247,9 @@ fn decode_batch(input: &mut Decoder<'_>) -> Result<SampleBatch, DecodeError> {
     let columns_match = [points.resource.len(), points.series.len(), points.start_ns.len(), points.time_ns.len()]
         .iter()
         .all(|length| *length == rows);
-    let in_range = points.resource.iter().chain(histograms.iter().map(|p| &p.resource)).all(|at| (*at as usize) < resources.len())
-        && points.series.iter().chain(histograms.iter().map(|p| &p.series)).all(|at| (*at as usize) < series.len());
+    let in_range =
+        points.resource.iter().chain(histograms.iter().map(|p| &p.resource)).all(|at| (*at as usize) < resources.len())
+            && points.series.iter().chain(histograms.iter().map(|p| &p.series)).all(|at| (*at as usize) < series.len());
     if !columns_match || !in_range {
         return Err(input.error("sample batch"));
     }

@@ -1,1 +1,506 @@
-//! The published snapshot of a cell (placeholder, replaced below).
+//! The published snapshot of a cell: one immutable record per cell and tick, columns with a row per server.
+//!
+//! Its content is a pure function of the log up to its tick, so two owners that read the same log publish the same
+//! bytes ([`CellSnapshot::encode`]); log positions, wall-clock times and counts of duplicates stand beside it, never in
+//! it. Rows lie in slot order, which is itself such a function (servers of one tick in key order, then the next tick's).
+
+use std::sync::Arc;
+
+use crate::codec::{DecodeError, Decoder, Encoder};
+use crate::frame::{ClassFrame, HealthFrame, Reason, ReasonKind};
+use crate::policy::{Family, OnExpiry};
+
+/// The version written in front of every snapshot.
+pub const SNAPSHOT_VERSION: u8 = 1;
+
+/// A signal as readers need it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SignalHead {
+    /// The name.
+    pub name: Arc<str>,
+    /// The family.
+    pub family: Family,
+    /// Unit of values.
+    pub unit: Arc<str>,
+    /// The reason code.
+    pub reason: Arc<str>,
+    /// Whether lower values are worse.
+    pub lower_is_worse: bool,
+    /// Whether it drives the throttle.
+    pub throttle: bool,
+}
+
+/// A class as readers need it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ClassHead {
+    /// The name.
+    pub name: Arc<str>,
+}
+
+/// A rule as readers need it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RuleHead {
+    /// The name.
+    pub name: Arc<str>,
+    /// Per signal: under, over, critical (multiples of the baseline where the signal is relative).
+    pub thresholds: Vec<[f64; 3]>,
+    /// Per class: the set-point, NaN = exempt.
+    pub set_points: Vec<f64>,
+    /// Per class: what follows a lease.
+    pub on_expiry: Vec<OnExpiry>,
+    /// Per class: what a fraction of 1 means, NaN = not configured.
+    pub nominals: Vec<f64>,
+}
+
+/// What all rows of a snapshot share: small, and the same from tick to tick under one policy.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PolicyHead {
+    /// Version of the policy.
+    pub hash: Arc<str>,
+    /// The signals.
+    pub signals: Vec<SignalHead>,
+    /// The classes, most important first.
+    pub classes: Vec<ClassHead>,
+    /// The rules.
+    pub rules: Vec<RuleHead>,
+    /// Names of inputs and, per input, names of the dialects of its sources.
+    pub inputs: Vec<(Arc<str>, Vec<Arc<str>>)>,
+    /// Seconds of the control window.
+    pub control_seconds: i64,
+    /// Seconds a decision is valid from receipt.
+    pub lease_seconds: i64,
+    /// Seconds after which a consumer should renew it.
+    pub refresh_seconds: i64,
+}
+
+/// Names of the servers: the same from tick to tick while nobody joins or leaves, hence behind an `Arc`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ServerTable {
+    /// The server's name.
+    pub server: Vec<Arc<str>>,
+    /// All other names, sorted.
+    pub aliases: Vec<Arc<[Arc<str>]>>,
+    /// Index into `pools`.
+    pub pool: Vec<u32>,
+    /// Names of the pools.
+    pub pools: Vec<Arc<str>>,
+    /// Index into [`PolicyHead::rules`].
+    pub rule: Vec<u16>,
+}
+
+/// One input of all servers, for `explain`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct InputColumn {
+    /// Value over the control window, NaN = none.
+    pub value: Vec<f64>,
+    /// Which source won, 255 = none.
+    pub source: Vec<u8>,
+}
+
+/// One signal of all servers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SignalColumn {
+    /// Value over the control window, NaN = none.
+    pub value: Vec<f64>,
+    /// Samples in the control window.
+    pub samples: Vec<u32>,
+    /// Age of the newest sample, seconds, NaN = none.
+    pub age_seconds: Vec<f32>,
+}
+
+/// The snapshot of a cell at a tick.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CellSnapshot {
+    /// The cell.
+    pub cell: Arc<str>,
+    /// The tick, Unix seconds: the version of everything in here.
+    pub epoch: i64,
+    /// Seconds from tick to tick.
+    pub tick_seconds: i64,
+    /// What all rows share.
+    pub policy: Arc<PolicyHead>,
+    /// Names.
+    pub servers: Arc<ServerTable>,
+    /// Age of each server's newest sample at the tick, seconds; infinite before the first.
+    pub age_seconds: Vec<f32>,
+    /// Health.
+    pub health: HealthFrame,
+    /// Signals, in the order of the policy.
+    pub signals: Vec<SignalColumn>,
+    /// Inputs, in the order of the policy.
+    pub inputs: Vec<InputColumn>,
+    /// Decisions, one frame per class.
+    pub decisions: Vec<ClassFrame>,
+}
+
+impl CellSnapshot {
+    /// Number of servers.
+    pub fn len(&self) -> usize {
+        self.servers.server.len()
+    }
+
+    /// Whether the cell has no server.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The reasons of a row.
+    pub fn reasons(&self, row: usize) -> &[Reason] {
+        match (self.health.reason_offsets.get(row), self.health.reason_offsets.get(row + 1)) {
+            (Some(from), Some(to)) => self.health.reasons.get(*from as usize..*to as usize).unwrap_or(&[]),
+            _ => &[],
+        }
+    }
+
+    /// The content as bytes: equal contents have equal bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        let rows = self.len();
+        let mut out = Encoder { bytes: Vec::with_capacity(rows * (128 + 16 * self.signals.len())) };
+        out.put_u8(SNAPSHOT_VERSION);
+        out.put_str(&self.cell);
+        out.put_i64(self.epoch);
+        out.put_i64(self.tick_seconds);
+        encode_policy(&self.policy, &mut out);
+        let servers = &*self.servers;
+        out.put_strs(&servers.server);
+        out.put_u32(servers.aliases.len() as u32);
+        for aliases in &servers.aliases {
+            out.put_strs(aliases);
+        }
+        out.put_u32s(&servers.pool);
+        out.put_strs(&servers.pools);
+        out.put_u16s(&servers.rule);
+        out.put_f32s(&self.age_seconds);
+        encode_health(&self.health, &mut out);
+        out.put_u32(self.signals.len() as u32);
+        for column in &self.signals {
+            out.put_f64s(&column.value);
+            out.put_u32s(&column.samples);
+            out.put_f32s(&column.age_seconds);
+        }
+        out.put_u32(self.inputs.len() as u32);
+        for column in &self.inputs {
+            out.put_f64s(&column.value);
+            out.put_u8s(&column.source);
+        }
+        out.put_u32(self.decisions.len() as u32);
+        for class in &self.decisions {
+            out.put_f32s(&class.admit);
+            out.put_f32s(&class.would_admit);
+            out.put_u16s(&class.binding);
+            out.put_u8s(&class.reason);
+            out.put_u8s(&class.mode);
+        }
+        out.bytes
+    }
+
+    /// The snapshot that bytes hold.
+    ///
+    /// # Errors
+    /// If the bytes are damaged, of a newer version, or their columns differ in length.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let mut input = Decoder::new(bytes);
+        if input.get_u8()? != SNAPSHOT_VERSION {
+            return Err(DecodeError { what: "snapshot version (written by a newer headroom?)", at: 0 });
+        }
+        let cell = Arc::from(input.get_str()?);
+        let epoch = input.get_i64()?;
+        let tick_seconds = input.get_i64()?;
+        let policy = Arc::new(decode_policy(&mut input)?);
+        let server = input.get_strs()?;
+        let aliases = (0..input.get_length(4, "aliases")?)
+            .map(|_| input.get_strs().map(Arc::from))
+            .collect::<Result<Vec<_>, _>>()?;
+        let servers = Arc::new(ServerTable {
+            server,
+            aliases,
+            pool: input.get_u32s()?,
+            pools: input.get_strs()?,
+            rule: input.get_u16s()?,
+        });
+        let age_seconds = input.get_f32s()?;
+        let health = decode_health(&mut input)?;
+        let signals = (0..input.get_length(12, "signals")?)
+            .map(|_| {
+                Ok(SignalColumn {
+                    value: input.get_f64s()?,
+                    samples: input.get_u32s()?,
+                    age_seconds: input.get_f32s()?,
+                })
+            })
+            .collect::<Result<Vec<_>, DecodeError>>()?;
+        let inputs = (0..input.get_length(8, "inputs")?)
+            .map(|_| Ok(InputColumn { value: input.get_f64s()?, source: input.get_u8s()? }))
+            .collect::<Result<Vec<_>, DecodeError>>()?;
+        let decisions = (0..input.get_length(20, "decisions")?)
+            .map(|_| {
+                Ok(ClassFrame {
+                    admit: input.get_f32s()?,
+                    would_admit: input.get_f32s()?,
+                    binding: input.get_u16s()?,
+                    reason: input.get_u8s()?,
+                    mode: input.get_u8s()?,
+                })
+            })
+            .collect::<Result<Vec<_>, DecodeError>>()?;
+        let snapshot =
+            Self { cell, epoch, tick_seconds, policy, servers, age_seconds, health, signals, inputs, decisions };
+        if !snapshot.is_consistent() {
+            return Err(input.error("snapshot whose columns agree"));
+        }
+        input.finish()?;
+        Ok(snapshot)
+    }
+
+    /// Whether all columns have a value for every row and all indices lie in their tables, so that readers may index.
+    fn is_consistent(&self) -> bool {
+        let rows = self.len();
+        let health = &self.health;
+        let (servers, policy) = (&*self.servers, &*self.policy);
+        let per_row = [
+            servers.aliases.len(),
+            servers.pool.len(),
+            servers.rule.len(),
+            self.age_seconds.len(),
+            health.score.len(),
+            health.pressure.len(),
+            health.load_pressure.len(),
+            health.fault_pressure.len(),
+            health.load_state.len(),
+            health.fault_state.len(),
+            health.placement.len(),
+            health.state_since.len(),
+            health.confidence.len(),
+            health.flags.len(),
+            health.throttle_pressure.len(),
+            health.throttle_signal.len(),
+        ];
+        let signals = policy.signals.len();
+        let is_signal = |signal: &u16| *signal == Reason::NO_SIGNAL || usize::from(*signal) < signals;
+        per_row.iter().all(|length| *length == rows)
+            && servers.pool.iter().all(|pool| (*pool as usize) < servers.pools.len())
+            && servers.rule.iter().all(|rule| usize::from(*rule) < policy.rules.len())
+            && policy.rules.iter().all(|rule| {
+                rule.thresholds.len() == signals
+                    && [rule.set_points.len(), rule.on_expiry.len(), rule.nominals.len()]
+                        .iter()
+                        .all(|length| *length == policy.classes.len())
+            })
+            && health.load_state.iter().all(|state| *state <= 4)
+            && health.fault_state.iter().all(|state| *state <= 3)
+            && health.placement.iter().all(|placement| *placement <= 2)
+            && [health.signal_pressure.len(), health.signal_status.len(), health.relative_thresholds.len()]
+                .iter()
+                .all(|length| *length == signals)
+            && health.signal_pressure.iter().all(|column| column.len() == rows)
+            && health.signal_status.iter().all(|column| column.len() == rows && column.iter().all(|s| *s <= 4))
+            && health.relative_thresholds.iter().all(|column| column.is_empty() || column.len() == rows)
+            && health.reason_offsets.len() == rows + 1
+            && health.reason_offsets.windows(2).all(|pair| pair[0] <= pair[1])
+            && health.reason_offsets.last().is_some_and(|end| *end as usize == health.reasons.len())
+            && health.reasons.iter().all(|reason| is_signal(&reason.signal))
+            && health.throttle_signal.iter().all(is_signal)
+            && self.signals.len() == signals
+            && self
+                .signals
+                .iter()
+                .all(|c| c.value.len() == rows && c.samples.len() == rows && c.age_seconds.len() == rows)
+            && self.inputs.len() == policy.inputs.len()
+            && self.inputs.iter().all(|c| c.value.len() == rows && c.source.len() == rows)
+            && self.decisions.len() == policy.classes.len()
+            && self.decisions.iter().all(|class| {
+                [class.admit.len(), class.would_admit.len(), class.binding.len(), class.reason.len(), class.mode.len()]
+                    .iter()
+                    .all(|length| *length == rows)
+                    && class.binding.iter().all(is_signal)
+                    && class.reason.iter().all(|reason| *reason <= 9)
+                    && class.mode.iter().all(|mode| *mode <= 2)
+            })
+    }
+}
+
+fn encode_policy(policy: &PolicyHead, out: &mut Encoder) {
+    out.put_str(&policy.hash);
+    out.put_u32(policy.signals.len() as u32);
+    for signal in &policy.signals {
+        out.put_str(&signal.name);
+        out.put_u8(signal.family as u8);
+        out.put_str(&signal.unit);
+        out.put_str(&signal.reason);
+        out.put_bool(signal.lower_is_worse);
+        out.put_bool(signal.throttle);
+    }
+    out.put_u32(policy.classes.len() as u32);
+    for class in &policy.classes {
+        out.put_str(&class.name);
+    }
+    out.put_u32(policy.rules.len() as u32);
+    for rule in &policy.rules {
+        out.put_str(&rule.name);
+        out.put_u32(rule.thresholds.len() as u32);
+        for [under, over, critical] in &rule.thresholds {
+            out.put_f64(*under);
+            out.put_f64(*over);
+            out.put_f64(*critical);
+        }
+        out.put_f64s(&rule.set_points);
+        out.put_u32(rule.on_expiry.len() as u32);
+        for on_expiry in &rule.on_expiry {
+            out.put_i64(on_expiry.hold_seconds);
+            out.put_f64(on_expiry.then);
+            out.put_f64(on_expiry.ramp_per_minute);
+        }
+        out.put_f64s(&rule.nominals);
+    }
+    out.put_u32(policy.inputs.len() as u32);
+    for (name, dialects) in &policy.inputs {
+        out.put_str(name);
+        out.put_strs(dialects);
+    }
+    out.put_i64(policy.control_seconds);
+    out.put_i64(policy.lease_seconds);
+    out.put_i64(policy.refresh_seconds);
+}
+
+fn decode_policy(input: &mut Decoder<'_>) -> Result<PolicyHead, DecodeError> {
+    let arc = |input: &mut Decoder<'_>| input.get_str().map(Arc::<str>::from);
+    let hash = arc(input)?;
+    let signals = (0..input.get_length(15, "signals of the policy")?)
+        .map(|_| {
+            Ok(SignalHead {
+                name: arc(input)?,
+                family: *Family::ALL.get(usize::from(input.get_u8()?)).ok_or_else(|| input.error("family"))?,
+                unit: arc(input)?,
+                reason: arc(input)?,
+                lower_is_worse: input.get_bool()?,
+                throttle: input.get_bool()?,
+            })
+        })
+        .collect::<Result<Vec<_>, DecodeError>>()?;
+    let classes = (0..input.get_length(4, "classes")?)
+        .map(|_| Ok(ClassHead { name: arc(input)? }))
+        .collect::<Result<Vec<_>, DecodeError>>()?;
+    let rules = (0..input.get_length(20, "rules")?)
+        .map(|_| {
+            Ok(RuleHead {
+                name: arc(input)?,
+                thresholds: (0..input.get_length(24, "thresholds")?)
+                    .map(|_| Ok([input.get_f64()?, input.get_f64()?, input.get_f64()?]))
+                    .collect::<Result<Vec<_>, DecodeError>>()?,
+                set_points: input.get_f64s()?,
+                on_expiry: (0..input.get_length(24, "expiry rules")?)
+                    .map(|_| {
+                        Ok(OnExpiry {
+                            hold_seconds: input.get_i64()?,
+                            then: input.get_f64()?,
+                            ramp_per_minute: input.get_f64()?,
+                        })
+                    })
+                    .collect::<Result<Vec<_>, DecodeError>>()?,
+                nominals: input.get_f64s()?,
+            })
+        })
+        .collect::<Result<Vec<_>, DecodeError>>()?;
+    let inputs = (0..input.get_length(8, "inputs of the policy")?)
+        .map(|_| Ok((arc(input)?, input.get_strs()?)))
+        .collect::<Result<Vec<_>, DecodeError>>()?;
+    Ok(PolicyHead {
+        hash,
+        signals,
+        classes,
+        rules,
+        inputs,
+        control_seconds: input.get_i64()?,
+        lease_seconds: input.get_i64()?,
+        refresh_seconds: input.get_i64()?,
+    })
+}
+
+fn encode_health(health: &HealthFrame, out: &mut Encoder) {
+    out.put_f32s(&health.score);
+    out.put_f32s(&health.pressure);
+    out.put_f32s(&health.load_pressure);
+    out.put_f32s(&health.fault_pressure);
+    out.put_u8s(&health.load_state);
+    out.put_u8s(&health.fault_state);
+    out.put_u8s(&health.placement);
+    out.put_i64s(&health.state_since);
+    out.put_f32s(&health.confidence);
+    out.put_u16s(&health.flags);
+    out.put_u32(health.signal_pressure.len() as u32);
+    for column in &health.signal_pressure {
+        out.put_f32s(column);
+    }
+    out.put_u32(health.signal_status.len() as u32);
+    for column in &health.signal_status {
+        out.put_u8s(column);
+    }
+    out.put_f32s(&health.throttle_pressure);
+    out.put_u16s(&health.throttle_signal);
+    out.put_u32(health.relative_thresholds.len() as u32);
+    for column in &health.relative_thresholds {
+        out.put_u32(column.len() as u32);
+        for [under, over, critical] in column {
+            out.put_f64(*under);
+            out.put_f64(*over);
+            out.put_f64(*critical);
+        }
+    }
+    out.put_u32s(&health.reason_offsets);
+    out.put_u32(health.reasons.len() as u32);
+    for reason in &health.reasons {
+        out.put_u8(reason.kind as u8);
+        out.put_u16(reason.signal);
+        out.put_f64(reason.value);
+        out.put_f64(reason.threshold);
+        out.put_f32(reason.pressure);
+        out.put_f32(reason.window_seconds);
+        out.put_u32(reason.samples);
+        out.put_f32(reason.age_seconds);
+    }
+}
+
+fn decode_health(input: &mut Decoder<'_>) -> Result<HealthFrame, DecodeError> {
+    Ok(HealthFrame {
+        score: input.get_f32s()?,
+        pressure: input.get_f32s()?,
+        load_pressure: input.get_f32s()?,
+        fault_pressure: input.get_f32s()?,
+        load_state: input.get_u8s()?,
+        fault_state: input.get_u8s()?,
+        placement: input.get_u8s()?,
+        state_since: input.get_i64s()?,
+        confidence: input.get_f32s()?,
+        flags: input.get_u16s()?,
+        signal_pressure: (0..input.get_length(4, "pressures")?)
+            .map(|_| input.get_f32s())
+            .collect::<Result<Vec<_>, _>>()?,
+        signal_status: (0..input.get_length(4, "statuses")?).map(|_| input.get_u8s()).collect::<Result<Vec<_>, _>>()?,
+        throttle_pressure: input.get_f32s()?,
+        throttle_signal: input.get_u16s()?,
+        relative_thresholds: (0..input.get_length(4, "relative thresholds")?)
+            .map(|_| {
+                (0..input.get_length(24, "relative thresholds")?)
+                    .map(|_| Ok([input.get_f64()?, input.get_f64()?, input.get_f64()?]))
+                    .collect::<Result<Vec<_>, DecodeError>>()
+            })
+            .collect::<Result<Vec<_>, _>>()?,
+        reason_offsets: input.get_u32s()?,
+        reasons: (0..input.get_length(35, "reasons")?)
+            .map(|_| {
+                Ok(Reason {
+                    kind: *ReasonKind::ALL
+                        .get(usize::from(input.get_u8()?))
+                        .ok_or_else(|| input.error("kind of reason"))?,
+                    signal: input.get_u16()?,
+                    value: input.get_f64()?,
+                    threshold: input.get_f64()?,
+                    pressure: input.get_f32()?,
+                    window_seconds: input.get_f32()?,
+                    samples: input.get_u32()?,
+                    age_seconds: input.get_f32()?,
+                })
+            })
+            .collect::<Result<Vec<_>, DecodeError>>()?,
+    })
+}
