@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use arrow_buffer::ScalarBuffer;
+use arrow_buffer::{ScalarBuffer, ToByteSlice};
 
 /// Why bytes could not be decoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,9 +46,11 @@ macro_rules! scalar {
                 #[doc = concat!("Writes a slice of `", stringify!($type), "` with its length.")]
                 pub fn $puts(&mut self, values: &[$type]) {
                     self.put_u32(values.len() as u32);
-                    self.bytes.reserve(std::mem::size_of_val(values));
-                    for value in values {
-                        self.bytes.extend_from_slice(&value.to_le_bytes());
+                    if cfg!(target_endian = "little") {
+                        // The bytes in memory are the bytes on the wire: one copy instead of one push per value.
+                        self.bytes.extend_from_slice(values.to_byte_slice());
+                    } else {
+                        values.iter().for_each(|value| self.bytes.extend_from_slice(&value.to_le_bytes()));
                     }
                 }
             )*

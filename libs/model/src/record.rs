@@ -66,11 +66,18 @@ impl LogRecord {
     /// The record as bytes.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Encoder::default();
+        self.encode_into(&mut out);
+        out.bytes
+    }
+
+    /// Appends the record's bytes to what `out` holds already, so that a log can put its own header in front without
+    /// copying the record.
+    pub fn encode_into(&self, out: &mut Encoder) {
         out.put_u8(RECORD_VERSION);
         match self {
             Self::Samples(batch) => {
                 out.put_u8(0);
-                encode_batch(batch, &mut out);
+                encode_batch(batch, out);
             }
             Self::Tick(time) => {
                 out.put_u8(1);
@@ -85,7 +92,7 @@ impl LogRecord {
                 out.put_bool(cell.is_some());
                 out.put_str(cell.as_deref().unwrap_or(""));
                 out.put_bool(mode.is_some());
-                mode.unwrap_or(Mode::Off).encode(&mut out);
+                mode.unwrap_or(Mode::Off).encode(out);
                 out.put_str(owner);
                 out.put_str(reason);
             }
@@ -104,7 +111,6 @@ impl LogRecord {
                 out.put_f64(*in_use);
             }
         }
-        out.bytes
     }
 
     /// The record that bytes hold.
@@ -155,7 +161,9 @@ impl LogRecord {
 }
 
 fn encode_batch(batch: &SampleBatch, out: &mut Encoder) {
-    out.bytes.reserve(batch.points.value.len() * 32 + 256);
+    // Rows are exact, dictionary entries a usual size: a buffer that has to grow copies all rows written so far.
+    let dictionaries = batch.resources.len() * 512 + batch.series.len() * 192;
+    out.bytes.reserve(batch.points.value.len() * 32 + batch.histograms.len() * 320 + dictionaries + 64);
     out.put_u32(batch.resources.len() as u32);
     for resource in &batch.resources {
         out.put_str(&resource.server);
