@@ -126,6 +126,29 @@ pub struct InputSpec {
     pub function: WindowFunction,
 }
 
+/// Where the samples of a series go: an input of the policy, by way of one of its sources.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Lane {
+    /// Index into [`Policy::inputs`].
+    pub input: u16,
+    /// Index into [`InputSpec::sources`].
+    pub source: u8,
+}
+
+/// Tells which lanes a series of a sender feeds. The catalogue implements it and the windows use it, so that neither
+/// knows the other.
+pub trait LaneMatcher {
+    /// The lanes of a series that `resource` reports, empty if no input reads it. Must be a pure function of its
+    /// arguments: the answer is kept for as long as the policy is in force.
+    fn lanes(&self, resource: &Resource, series: &Series) -> Vec<Lane>;
+
+    /// The lanes of a series if they are the same whoever reports it, `None` if a resource's attributes matter. Saves
+    /// one call of [`Self::lanes`] for every server.
+    fn lanes_of_series(&self, _series: &Series) -> Option<Vec<Lane>> {
+        None
+    }
+}
+
 /// The three set-points of a signal. With `direction` down (lower is worse) they descend.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Thresholds {
