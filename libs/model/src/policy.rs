@@ -6,6 +6,8 @@
 use std::sync::Arc;
 
 use crate::codec::{DecodeError, Decoder, Encoder};
+use crate::resource::Resource;
+use crate::series::Series;
 
 /// What may be wrong with a server, and what its signals are grouped by.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
