@@ -253,7 +253,7 @@ impl CellSnapshot {
     }
 
     /// Whether all columns have a value for every row and all indices lie in their tables, so that readers may index.
-    fn is_consistent(&self) -> bool {
+    pub fn is_consistent(&self) -> bool {
         let rows = self.len();
         let health = &self.health;
         let (servers, policy) = (&*self.servers, &*self.policy);
