@@ -1,2 +1,27 @@
-//! Bytes to sample batches: OTLP wire walk, OTLP JSON, identity. Pure functions, fuzzed.
+//! Bytes to sample batches: OTLP in protobuf and JSON, decompression, identity, the answers.
+//!
+//! Everything here is a function of bytes: no socket, no clock, no task. A worker keeps one [`Decoder`]; what it
+//! remembers makes it faster and changes no answer. The way of a body: [`decompress()`] → [`Decoder::decode_protobuf`] (or
+//! `_json`) → [`by_partition`] → the log, and [`response::metrics_response`] back to the sender.
 #![forbid(unsafe_code)]
+
+mod count;
+mod decoder;
+mod decompress;
+mod intern;
+mod split;
+
+pub mod identity;
+pub mod limits;
+pub mod otlp;
+pub mod report;
+pub mod response;
+
+pub use count::{OtherSignal, count_records, count_records_json};
+pub use decoder::{DecodeError, Decoded, Decoder};
+pub use decompress::{BodyLimits, DecompressError, Encoding, decompress};
+pub use identity::{IdentityConfig, NameRule, NameRuleError};
+pub use limits::IngestLimits;
+pub use report::{IngestReport, RejectReason};
+pub use response::{Format, Status, StatusCode, empty_response, metrics_response};
+pub use split::{by_partition, merge};

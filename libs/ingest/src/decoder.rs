@@ -1,0 +1,125 @@
+//! The decoder that a worker keeps: configuration, bounds and the memory of what it has seen.
+
+use std::fmt;
+
+use headroom_model::SampleBatch;
+
+use crate::identity::IdentityConfig;
+use crate::intern::Interner;
+use crate::limits::IngestLimits;
+use crate::otlp::json;
+use crate::otlp::walk::{Scratch, Walk};
+use crate::otlp::wire::{WireError, WireFault};
+use crate::report::IngestReport;
+
+/// Bytes of body per point assumed before the first request says better; only the first allocation depends on it.
+const BYTES_PER_POINT: usize = 64;
+
+/// What a body held.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Decoded {
+    /// The accepted samples, of any number of cells.
+    pub batch: SampleBatch,
+    /// What became of the data points.
+    pub report: IngestReport,
+}
+
+/// Why a body could not be decoded at all. Answer with HTTP 400 or gRPC `INVALID_ARGUMENT`; sending it again is useless.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DecodeError {
+    /// The body is not an OTLP message.
+    Protobuf {
+        /// What is wrong.
+        fault: WireFault,
+        /// At which byte of the decompressed body.
+        offset: usize,
+    },
+    /// The body is not OTLP/JSON.
+    Json {
+        /// What is wrong.
+        message: String,
+        /// Line, from 1; 0 if unknown.
+        line: usize,
+        /// Column, from 1.
+        column: usize,
+    },
+}
+
+impl DecodeError {
+    pub(crate) fn wire(error: WireError, body: &[u8]) -> Self {
+        Self::Protobuf { fault: error.fault, offset: error.offset_in(body) }
+    }
+
+    pub(crate) fn json(error: &serde_json::Error) -> Self {
+        let full = error.to_string();
+        // serde_json appends the place to its message; here it has fields of its own.
+        let message = full.split(" at line ").next().unwrap_or_default().to_owned();
+        Self::Json { message, line: error.line(), column: error.column() }
+    }
+}
+
+impl fmt::Display for DecodeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Protobuf { fault, offset } => {
+                write!(f, "the body is not a valid OTLP protobuf message: {} at byte {offset}", fault.as_str())
+            }
+            Self::Json { message, line, column } => {
+                write!(f, "the body is not valid OTLP/JSON: {message} at line {line}, column {column}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for DecodeError {}
+
+/// Turns request bodies into sample batches. One per worker: it remembers what it has seen, and is faster for it, but
+/// what it answers does not depend on it.
+#[derive(Debug)]
+pub struct Decoder {
+    identity: IdentityConfig,
+    limits: IngestLimits,
+    interner: Interner,
+    scratch: Scratch,
+    bytes_per_point: usize,
+}
+
+impl Decoder {
+    /// A decoder that has seen nothing yet.
+    pub fn new(identity: IdentityConfig, limits: IngestLimits) -> Self {
+        Self {
+            identity,
+            limits,
+            interner: Interner::new(),
+            scratch: Scratch::default(),
+            bytes_per_point: BYTES_PER_POINT,
+        }
+    }
+
+    /// Decodes an `ExportMetricsServiceRequest` in protobuf, also called `MetricsData`. An empty body is an empty
+    /// request.
+    ///
+    /// # Errors
+    /// If the body is not such a message. Points that are useless by themselves are no error but in the report.
+    pub fn decode_protobuf(&mut self, body: &[u8]) -> Result<Decoded, DecodeError> {
+        let points = body.len() / self.bytes_per_point;
+        let mut walk = Walk::new(&mut self.interner, &mut self.scratch, &self.identity, &self.limits, points);
+        walk.request(body).map_err(|error| DecodeError::wire(error, body))?;
+        let (builder, mut report) = (walk.builder, walk.report);
+        if builder.len() > 0 {
+            // A little less than it was, so that the next body of this sender fits without growing.
+            self.bytes_per_point = (body.len() / builder.len()).saturating_sub(1).max(16);
+        }
+        report.explain(&self.limits, &self.identity);
+        Ok(Decoded { batch: builder.finish(), report })
+    }
+
+    /// Decodes the same message in OTLP/JSON.
+    ///
+    /// # Errors
+    /// If the body is not such a message.
+    pub fn decode_json(&mut self, body: &[u8]) -> Result<Decoded, DecodeError> {
+        let protobuf = json::to_protobuf(body)?;
+        self.decode_protobuf(&protobuf)
+    }
+}
