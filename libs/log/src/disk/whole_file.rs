@@ -1,0 +1,118 @@
+//! Files that are replaced whole: written beside, synced, renamed over. What is read back is what was written or is
+//! reported as damaged; a crash leaves the old file or the new one.
+//!
+//! ```text
+//! magic 8 | version u32 | meta length u32 | body length u64 | crc32c of all before u32 | crc32c of meta and body u32 | meta | body
+//! ```
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+
+use super::storage::sync_parent;
+
+const HEADER_BYTES: usize = 32;
+/// Ending of a file that is being written. Left-overs are removed when a directory is opened.
+const TEMPORARY: &str = "tmp";
+
+/// What a whole file turned out to be.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum WholeFile {
+    /// As it was written.
+    Intact { meta: Bytes, body: Bytes },
+    /// Not as it was written.
+    Damaged,
+    /// Written by a newer version.
+    Newer(u32),
+}
+
+/// Replaces `path`. When it returns, the content is durable; the rename is too if `entry_too`.
+pub(super) fn write(
+    path: &Path,
+    magic: &[u8; 8],
+    version: u32,
+    meta: &[u8],
+    body: &[&[u8]],
+    entry_too: bool,
+) -> io::Result<()> {
+    let temporary = temporary_of(path);
+    let result = write_to(&temporary, magic, version, meta, body)
+        .and_then(|()| fs::rename(&temporary, path))
+        .and_then(|()| if entry_too { sync_parent(path) } else { Ok(()) });
+    if result.is_err() {
+        // On a full disk the half-written file takes the space that the retry needs.
+        let _ = fs::remove_file(&temporary);
+    }
+    result
+}
+
+fn write_to(path: &Path, magic: &[u8; 8], version: u32, meta: &[u8], body: &[&[u8]]) -> io::Result<()> {
+    let body_bytes: u64 = body.iter().map(|part| part.len() as u64).sum();
+    let crc = body.iter().fold(crc32c::crc32c(meta), |crc, part| crc32c::crc32c_append(crc, part));
+    let mut header = Vec::with_capacity(HEADER_BYTES + meta.len());
+    header.extend_from_slice(magic);
+    header.extend_from_slice(&version.to_le_bytes());
+    header.extend_from_slice(&(meta.len() as u32).to_le_bytes());
+    header.extend_from_slice(&body_bytes.to_le_bytes());
+    header.extend_from_slice(&crc32c::crc32c(&header).to_le_bytes());
+    header.extend_from_slice(&crc.to_le_bytes());
+    header.extend_from_slice(meta);
+    let mut file = File::create(path)?;
+    file.write_all(&header)?;
+    for part in body {
+        file.write_all(part)?;
+    }
+    file.sync_data()
+}
+
+/// Reads `path` back.
+pub(super) fn read(path: &Path, magic: &[u8; 8], version: u32) -> io::Result<WholeFile> {
+    let bytes = Bytes::from(fs::read(path)?);
+    Ok(parse(&bytes, magic, version).unwrap_or(WholeFile::Damaged))
+}
+
+/// The version of a file that a newer program wrote; reads only the header.
+pub(super) fn newer(path: &Path, magic: &[u8; 8], version: u32) -> io::Result<Option<u32>> {
+    let mut bytes = Vec::with_capacity(HEADER_BYTES);
+    File::open(path)?.take(HEADER_BYTES as u64).read_to_end(&mut bytes)?;
+    Ok(match parse(&Bytes::from(bytes), magic, version) {
+        Some(WholeFile::Newer(found)) => Some(found),
+        _ => None,
+    })
+}
+
+fn parse(bytes: &Bytes, magic: &[u8; 8], version: u32) -> Option<WholeFile> {
+    let header = bytes.get(..HEADER_BYTES)?;
+    let word = |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+    if &header[..8] != magic || crc32c::crc32c(&header[..24]) != word(24) {
+        return None;
+    }
+    if word(8) > version {
+        return Some(WholeFile::Newer(word(8)));
+    }
+    let body_bytes = u64::from(word(16)) | (u64::from(word(20)) << 32);
+    let rest = bytes.slice(HEADER_BYTES..);
+    let whole = rest.len() as u64 == u64::from(word(12)).checked_add(body_bytes)?;
+    if !whole || crc32c::crc32c(&rest) != word(28) {
+        return None;
+    }
+    let meta = rest.slice(..word(12) as usize);
+    Some(WholeFile::Intact { meta, body: rest.slice(word(12) as usize..) })
+}
+
+fn temporary_of(path: &Path) -> PathBuf {
+    path.with_added_extension(TEMPORARY)
+}
+
+/// Removes what a crash left half-written in `dir`.
+pub(super) fn remove_left_overs(dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == TEMPORARY) {
+            fs::remove_file(&path)?;
+        }
+    }
+    Ok(())
+}
