@@ -15,8 +15,15 @@ fail() {
     exit 1
 }
 
+# What cannot be had here (a tool is missing, a registry does not answer) ends with 77: the caller skips the tests that
+# need the part, by its name. Anything else that goes wrong is our own mistake and ends with 1.
+unavailable() {
+    echo "$part: $*" >&2
+    exit 77
+}
+
 need() {
-    command -v "$1" >/dev/null || fail "needs $1, which is not on this machine${2:+ ($2)}"
+    command -v "$1" >/dev/null || unavailable "needs $1, which is not on this machine"
 }
 
 # begin NAME PIN...: sets $part, $home and $log, and leaves at once when that exact part is already there.
@@ -44,6 +51,14 @@ quietly() {
     "$@" >>"$log" 2>&1 9>&- || {
         tail -n 30 "$log" >&2
         fail "'$*' failed; the whole log is $log"
+    }
+}
+
+# fetch COMMAND...: the same for what asks a registry.
+fetch() {
+    "$@" >>"$log" 2>&1 9>&- || {
+        tail -n 30 "$log" >&2
+        unavailable "could not be fetched by '$*'; the whole log is $log"
     }
 }
 
