@@ -1,0 +1,506 @@
+//! The states of one server: entry, exit and hold rules.
+//!
+//! Every rule that the field counts in ticks counts *new reports* here. For a server that reports each tick this is the
+//! same; for one that reports once a minute it is what makes "twice in a row" mean two observations and not one looked
+//! at twice. Hysteresis is in the values (in at 1.0, out at 0.8) and in the counts (in after 2, out after 6).
+//!
+//! The axes know nothing of each other: a server that fails fast is `faulty` and stays visibly `underloaded`.
+
+use headroom_model::codec::{DecodeError, Decoder, Encoder};
+use headroom_model::frame::{FaultState, LoadState};
+
+use crate::latch::Latch;
+use crate::step::HealthCounters;
+
+/// Pressure from which a server is overloaded, and the reports it takes.
+const OVERLOADED: f32 = 1.0;
+const OVERLOADED_REPORTS: u8 = 2;
+/// Pressure from which a server is critical, and the reports it takes when no second signal confirms it.
+const CRITICAL: f32 = 2.0;
+const CRITICAL_REPORTS: u8 = 2;
+/// Below this a critical server is on its way back, after so many reports.
+const CRITICAL_EXIT: f32 = 1.6;
+const CRITICAL_EXIT_REPORTS: u8 = 3;
+/// Below this an overloaded server is on its way back, after so many reports and seconds.
+const OVERLOADED_EXIT: f32 = 0.8;
+const OVERLOADED_EXIT_REPORTS: u8 = 6;
+const OVERLOADED_SECONDS_MIN: u32 = 60;
+/// Below this a server is underloaded, after so many reports; it leaves at the exit.
+const UNDERLOADED: f32 = 0.0;
+const UNDERLOADED_REPORTS: u8 = 3;
+const UNDERLOADED_EXIT: f32 = 0.15;
+/// Reports that lead out of unknown.
+const FRESH_REPORTS: u8 = 3;
+/// Pressure of the fault axis from which a server is suspect.
+const SUSPECT: f32 = 1.0;
+/// Suspect in so many of the last [`FAULT_WINDOWS`] windows is faulty.
+const FAULTY_WINDOWS: u32 = 3;
+const FAULT_WINDOWS: u32 = 5;
+/// Reports and seconds without suspicion that lead back to ok.
+const FAULT_EXIT_REPORTS: u8 = 6;
+const FAULT_SECONDS_MIN: u32 = 60;
+/// Two report times closer than this are one: ages are 32-bit floats.
+const SAME_REPORT_MS: i64 = 50;
+
+/// What a tick shows of one server.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Observation {
+    pub(crate) now: u32,
+    /// Age of the newest sample, seconds.
+    pub(crate) age_seconds: f32,
+    /// The server's interval, seconds; NaN while unknown.
+    pub(crate) interval_seconds: f32,
+    /// The server's control window, seconds.
+    pub(crate) window_seconds: f32,
+    /// From this age on a server is unknown, seconds.
+    pub(crate) unknown_seconds: f32,
+    /// Load pressure over the control window; NaN without one.
+    pub(crate) control: f32,
+    /// Load pressure over the state window; NaN without one.
+    pub(crate) state: f32,
+    /// A second family, or latency or errors, is over its set-point too.
+    pub(crate) confirmed: bool,
+    /// Pressure of the fault axis.
+    pub(crate) fault: f32,
+    /// A fatal flag is up.
+    pub(crate) fatal: bool,
+}
+
+impl Observation {
+    /// Whether the server is silent for so long that nothing is known of it.
+    pub(crate) fn is_stale(&self) -> bool {
+        // An age that is not a number is no proof of life.
+        self.age_seconds.is_nan() || self.age_seconds > self.unknown_seconds
+    }
+}
+
+/// What one server remembers between ticks. A row is read and written whole, hence a row and not columns.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct ServerState {
+    /// [`LoadState`] as number.
+    pub(crate) load: u8,
+    /// [`FaultState`] as number.
+    pub(crate) fault: u8,
+    /// Reports in a row over the overloaded and the critical line.
+    over: u8,
+    critical: u8,
+    /// Reports in a row beyond the line that leads to the next better state.
+    calm: u8,
+    /// Reports since the load axis, the fault axis became unknown.
+    load_fresh: u8,
+    fault_fresh: u8,
+    /// Reports in a row without suspicion.
+    fault_calm: u8,
+    /// The last windows, newest in the lowest bit: whether the server was suspect.
+    fault_windows: u8,
+    /// When either state last changed; 0 = this slot is new.
+    pub(crate) since: u32,
+    load_since: u32,
+    fault_since: u32,
+    /// When the load axis last had a pressure.
+    load_known: u32,
+    /// When the next of the fault windows ends.
+    fault_window_end: u32,
+    /// The newest report taken into account, Unix milliseconds.
+    last_report_ms: i64,
+}
+
+/// The latches of one server. Apart from the state because only a change looks at more than `until`.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Latches {
+    load: Latch,
+    fault: Latch,
+}
+
+impl Latches {
+    /// Whether the server is flapping.
+    pub(crate) fn is_closed(&self, now: u32) -> bool {
+        self.load.is_closed(now) || self.fault.is_closed(now)
+    }
+}
+
+impl ServerState {
+    /// Takes one tick in.
+    pub(crate) fn step(&mut self, seen: &Observation, latches: &mut Latches, counters: &mut HealthCounters) {
+        let now = seen.now;
+        if self.since == 0 {
+            (self.since, self.load_since, self.fault_since) = (now, now, now);
+            self.last_report_ms = i64::MIN;
+        }
+        let stale = seen.is_stale();
+        let report_ms = i64::from(now) * 1000 - (f64::from(seen.age_seconds) * 1000.0) as i64;
+        let is_new = !stale && report_ms > self.last_report_ms.saturating_add(SAME_REPORT_MS);
+        if is_new {
+            self.last_report_ms = report_ms;
+        }
+        self.step_load(seen, is_new, stale, &mut latches.load, counters);
+        self.step_fault(seen, is_new, stale, &mut latches.fault, counters);
+    }
+
+    fn step_load(
+        &mut self,
+        seen: &Observation,
+        is_new: bool,
+        stale: bool,
+        latch: &mut Latch,
+        counters: &mut HealthCounters,
+    ) {
+        let blind = seen.state.is_nan();
+        if !blind {
+            self.load_known = seen.now;
+        }
+        let blind_seconds = seen.now.saturating_sub(self.load_known) as f32;
+        if stale || (blind && blind_seconds > seen.unknown_seconds) {
+            (self.load_fresh, self.over, self.critical) = (0, 0, 0);
+            self.set_load(LoadState::Unknown as u8, seen, latch, counters);
+            return;
+        }
+        if !is_new || blind {
+            return;
+        }
+        let count = |counter: u8, holds: bool| if holds { counter.saturating_add(1) } else { 0 };
+        self.over = count(self.over, seen.state >= OVERLOADED);
+        self.critical = count(self.critical, seen.control >= CRITICAL);
+        let is_critical = self.critical >= CRITICAL_REPORTS || (self.critical > 0 && seen.confirmed);
+        let is_overloaded = self.over >= OVERLOADED_REPORTS;
+        let [unknown, underloaded, normal, overloaded, critical] = LoadState::ALL.map(|state| state as u8);
+        if self.load == unknown {
+            self.load_fresh = self.load_fresh.saturating_add(1);
+            if self.load_fresh < FRESH_REPORTS {
+                return;
+            }
+            let next = match seen.state {
+                _ if is_critical => critical,
+                _ if is_overloaded => overloaded,
+                pressure if pressure < UNDERLOADED => underloaded,
+                _ => normal,
+            };
+            self.set_load(next, seen, latch, counters);
+            return;
+        }
+        let (exit, reports, seconds, better) = match self.load {
+            state if state == critical => (CRITICAL_EXIT, CRITICAL_EXIT_REPORTS, 0, overloaded),
+            state if state == overloaded => (OVERLOADED_EXIT, OVERLOADED_EXIT_REPORTS, OVERLOADED_SECONDS_MIN, normal),
+            _ => (UNDERLOADED, UNDERLOADED_REPORTS, 0, underloaded),
+        };
+        self.calm = count(self.calm, seen.state < exit);
+        let is_calm = self.calm >= reports && seen.now.saturating_sub(self.load_since) >= seconds;
+        let next = if is_critical {
+            critical
+        } else if is_overloaded && self.load < overloaded {
+            overloaded
+        } else if self.load == underloaded {
+            if seen.state >= UNDERLOADED_EXIT { normal } else { underloaded }
+        } else if is_calm {
+            better
+        } else {
+            self.load
+        };
+        self.set_load(next, seen, latch, counters);
+    }
+
+    fn step_fault(
+        &mut self,
+        seen: &Observation,
+        is_new: bool,
+        stale: bool,
+        latch: &mut Latch,
+        counters: &mut HealthCounters,
+    ) {
+        let [unknown, ok, suspect, faulty] = FaultState::ALL.map(|state| state as u8);
+        if stale {
+            (self.fault_fresh, self.fault_calm, self.fault_windows) = (0, 0, 0);
+            self.set_fault(unknown, seen, latch, counters);
+            return;
+        }
+        if seen.fatal {
+            self.fault_calm = 0;
+            self.set_fault(faulty, seen, latch, counters);
+            return;
+        }
+        if !is_new {
+            return;
+        }
+        let bad = seen.fault >= SUSPECT;
+        if self.fault_windows == 0 {
+            // The first bad window starts the count; between incidents there is nothing to keep.
+            if bad {
+                self.fault_windows = 1;
+                self.fault_window_end = seen.now.saturating_add(seen.window_seconds as u32);
+            }
+        } else if seen.now >= self.fault_window_end {
+            self.fault_windows = ((self.fault_windows << 1) | u8::from(bad)) & ((1 << FAULT_WINDOWS) - 1);
+            self.fault_window_end = seen.now.saturating_add(seen.window_seconds as u32);
+        }
+        self.fault_fresh = self.fault_fresh.saturating_add(1);
+        self.fault_calm = if bad { 0 } else { self.fault_calm.saturating_add(1) };
+        let is_calm =
+            self.fault_calm >= FAULT_EXIT_REPORTS && seen.now.saturating_sub(self.fault_since) >= FAULT_SECONDS_MIN;
+        let next = match self.fault {
+            state if state == unknown && self.fault_fresh < FRESH_REPORTS => unknown,
+            state if state == faulty => {
+                if is_calm {
+                    ok
+                } else {
+                    faulty
+                }
+            }
+            _ if self.fault_windows.count_ones() >= FAULTY_WINDOWS => faulty,
+            state if state == suspect => {
+                if is_calm {
+                    ok
+                } else {
+                    suspect
+                }
+            }
+            _ => {
+                if bad {
+                    suspect
+                } else {
+                    ok
+                }
+            }
+        };
+        self.set_fault(next, seen, latch, counters);
+    }
+
+    fn set_load(&mut self, next: u8, seen: &Observation, latch: &mut Latch, counters: &mut HealthCounters) {
+        let next = settle(self.load, next, LoadState::Unknown as u8, seen, latch, counters);
+        if next != self.load {
+            self.load = next;
+            self.calm = 0;
+            (self.since, self.load_since) = (seen.now, seen.now);
+            counters.transitions += 1;
+        }
+    }
+
+    fn set_fault(&mut self, next: u8, seen: &Observation, latch: &mut Latch, counters: &mut HealthCounters) {
+        let next = settle(self.fault, next, FaultState::Unknown as u8, seen, latch, counters);
+        if next != self.fault {
+            self.fault = next;
+            if next == FaultState::Ok as u8 {
+                self.fault_windows = 0;
+            }
+            (self.since, self.fault_since) = (seen.now, seen.now);
+            counters.transitions += 1;
+        }
+    }
+
+    pub(crate) fn encode(&self, latches: &Latches, out: &mut Encoder) {
+        out.put_u8(self.load);
+        out.put_u8(self.fault);
+        for counter in self.counters() {
+            out.put_u8(counter);
+        }
+        for time in [self.since, self.load_since, self.fault_since, self.load_known, self.fault_window_end] {
+            out.put_u32(time);
+        }
+        out.put_i64(self.last_report_ms);
+        latches.load.encode(out);
+        latches.fault.encode(out);
+    }
+
+    /// Bytes of the binary form, with the latches.
+    pub(crate) const BYTES: usize = 9 + 5 * 4 + 8 + 2 * Latch::BYTES;
+
+    pub(crate) fn decode(input: &mut Decoder<'_>) -> Result<(Self, Latches), DecodeError> {
+        let (load, fault) = (input.get_u8()?, input.get_u8()?);
+        if usize::from(load) >= LoadState::ALL.len() || usize::from(fault) >= FaultState::ALL.len() {
+            return Err(input.error("state of a server"));
+        }
+        let state = Self {
+            load,
+            fault,
+            over: input.get_u8()?,
+            critical: input.get_u8()?,
+            calm: input.get_u8()?,
+            load_fresh: input.get_u8()?,
+            fault_fresh: input.get_u8()?,
+            fault_calm: input.get_u8()?,
+            fault_windows: input.get_u8()?,
+            since: input.get_u32()?,
+            load_since: input.get_u32()?,
+            fault_since: input.get_u32()?,
+            load_known: input.get_u32()?,
+            fault_window_end: input.get_u32()?,
+            last_report_ms: input.get_i64()?,
+        };
+        Ok((state, Latches { load: Latch::decode(input)?, fault: Latch::decode(input)? }))
+    }
+
+    fn counters(&self) -> [u8; 7] {
+        [self.over, self.critical, self.calm, self.load_fresh, self.fault_fresh, self.fault_calm, self.fault_windows]
+    }
+}
+
+/// The state after a wish to change, seen by the latch. Becoming unknown and knowing again is no flapping: it says
+/// something of the reports and nothing of the server.
+fn settle(
+    state: u8,
+    next: u8,
+    unknown: u8,
+    seen: &Observation,
+    latch: &mut Latch,
+    counters: &mut HealthCounters,
+) -> u8 {
+    if next == state || next == unknown || state == unknown {
+        return next;
+    }
+    if next < state && latch.is_closed(seen.now) {
+        return state;
+    }
+    if latch.change(seen.now, seen.interval_seconds) {
+        counters.flaps += 1;
+        return next.max(state);
+    }
+    next
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One server under a script of load pressures, one report each ten seconds.
+    struct Script {
+        now: u32,
+        state: ServerState,
+        latches: Latches,
+        counters: HealthCounters,
+    }
+
+    impl Script {
+        fn new() -> Self {
+            let (state, latches, counters) = Default::default();
+            let mut script = Self { now: 1_000_000, state, latches, counters };
+            script.run(&[(3, 0.5)]);
+            script
+        }
+
+        fn tick(&mut self, change: impl FnOnce(&mut Observation)) -> (LoadState, FaultState) {
+            self.now += 10;
+            let mut seen = Observation {
+                now: self.now,
+                age_seconds: 1.0,
+                interval_seconds: 10.0,
+                window_seconds: 30.0,
+                unknown_seconds: 40.0,
+                control: 0.5,
+                state: 0.5,
+                confirmed: false,
+                fault: -1.0,
+                fatal: false,
+            };
+            change(&mut seen);
+            self.state.step(&seen, &mut self.latches, &mut self.counters);
+            (LoadState::ALL[usize::from(self.state.load)], FaultState::ALL[usize::from(self.state.fault)])
+        }
+
+        /// Runs (ticks, pressure) pairs; answers the load state after each pair.
+        fn run(&mut self, pairs: &[(usize, f32)]) -> Vec<LoadState> {
+            let mut states = Vec::new();
+            for (ticks, pressure) in pairs {
+                let mut last = LoadState::Unknown;
+                for _ in 0..*ticks {
+                    last = self.tick(|seen| (seen.control, seen.state) = (*pressure, *pressure)).0;
+                }
+                states.push(last);
+            }
+            states
+        }
+    }
+
+    #[test]
+    fn load_enters_and_leaves_by_the_rules() {
+        use LoadState::{Critical, Normal, Overloaded, Underloaded, Unknown};
+        let mut fresh = Script {
+            now: 1_000_000,
+            state: Default::default(),
+            latches: Default::default(),
+            counters: Default::default(),
+        };
+        assert_eq!(fresh.run(&[(2, 0.5), (1, 0.5)]), [Unknown, Normal]);
+        for (script, expected) in [
+            (vec![(1, 1.0), (1, 1.0)], vec![Normal, Overloaded]),
+            (vec![(1, 1.0), (1, 0.9), (1, 1.0)], vec![Normal, Normal, Normal]),
+            (vec![(1, 2.0), (1, 2.0)], vec![Normal, Critical]),
+            (vec![(2, 2.0), (2, 1.5), (1, 1.5)], vec![Critical, Critical, Overloaded]),
+            (vec![(2, 1.0), (5, 0.7), (1, 0.7)], vec![Overloaded, Overloaded, Normal]),
+            (vec![(2, 1.0), (5, 0.7), (1, 0.85), (5, 0.7)], vec![Overloaded; 4]),
+            (vec![(2, -0.1), (1, -0.1), (1, 0.1), (1, 0.2)], vec![Normal, Underloaded, Underloaded, Normal]),
+        ] {
+            assert_eq!(Script::new().run(&script), expected, "{script:?}");
+        }
+    }
+
+    #[test]
+    fn a_second_signal_confirms_critical_at_once() {
+        let mut script = Script::new();
+        let (load, _) = script.tick(|seen| (seen.control, seen.state, seen.confirmed) = (2.1, 1.2, true));
+        assert_eq!(load, LoadState::Critical);
+    }
+
+    #[test]
+    fn a_tick_without_a_report_counts_nothing() {
+        let mut script = Script::new();
+        let slow = |age: f32| {
+            move |seen: &mut Observation| {
+                (seen.age_seconds, seen.interval_seconds, seen.unknown_seconds) = (age, 60.0, 240.0);
+                (seen.control, seen.state) = (1.3, 1.3);
+            }
+        };
+        for age in [0.0, 10.0, 20.0, 30.0, 40.0, 50.0] {
+            assert_eq!(script.tick(slow(age)).0, LoadState::Normal, "{age}");
+        }
+        assert_eq!(script.tick(slow(0.0)).0, LoadState::Overloaded);
+    }
+
+    #[test]
+    fn silence_is_unknown_and_three_reports_lead_out() {
+        let mut script = Script::new();
+        for (age, expected) in [
+            (40.0, LoadState::Normal),
+            (41.0, LoadState::Unknown),
+            (1.0, LoadState::Unknown),
+            (1.0, LoadState::Unknown),
+        ] {
+            assert_eq!(script.tick(|seen| seen.age_seconds = age).0, expected, "{age}");
+        }
+        assert_eq!(script.tick(|_| ()), (LoadState::Normal, FaultState::Ok));
+        assert_eq!(script.tick(|seen| seen.age_seconds = f32::NAN).1, FaultState::Unknown);
+    }
+
+    #[test]
+    fn suspect_in_three_windows_is_faulty_and_fatal_is_at_once() {
+        let mut script = Script::new();
+        let mut states: Vec<_> = (0..7).map(|_| script.tick(|seen| seen.fault = 1.2).1).collect();
+        assert_eq!(states.pop(), Some(FaultState::Faulty));
+        assert_eq!(states, [FaultState::Suspect; 6]);
+        let healing: Vec<_> = (0..6).map(|_| script.tick(|_| ()).1).collect();
+        assert_eq!(healing, [[FaultState::Faulty; 5].as_slice(), &[FaultState::Ok]].concat());
+        let (load, fault) = script.tick(|seen| (seen.fatal, seen.control, seen.state) = (true, -0.5, -0.5));
+        assert_eq!((load, fault), (LoadState::Normal, FaultState::Faulty));
+    }
+
+    #[test]
+    fn flapping_latches_the_worse_state() {
+        let mut script = Script::new();
+        let mut last = LoadState::Normal;
+        for _ in 0..3 {
+            last = script.run(&[(2, 1.1), (6, 0.5)])[1];
+        }
+        assert_eq!((last, script.counters.flaps), (LoadState::Overloaded, 1));
+        assert!(script.latches.is_closed(script.now));
+        assert_eq!(script.run(&[(20, 0.5), (15, 0.5)]), [LoadState::Overloaded, LoadState::Normal]);
+    }
+
+    #[test]
+    fn the_binary_form_restores_every_bit() {
+        let mut script = Script::new();
+        script.run(&[(2, 1.1), (6, 0.5), (2, 1.2)]);
+        let mut out = Encoder::default();
+        script.state.encode(&script.latches, &mut out);
+        assert_eq!(out.bytes.len(), ServerState::BYTES);
+        let (state, latches) = ServerState::decode(&mut Decoder::new(&out.bytes)).expect("decodes");
+        assert_eq!((state, latches), (script.state, script.latches));
+    }
+}

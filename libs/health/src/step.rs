@@ -1,0 +1,832 @@
+//! One tick: the files of this crate composed, block by block.
+//!
+//! The state grows with the slots and never shrinks; [`HealthState::remove_slot`] makes a slot as new. The result
+//! depends on the arguments of this and earlier steps alone, not on how often a frame was built or in which order its
+//! samples came.
+
+use arrow_array::{Array, Float64Array};
+use headroom_model::Timestamp;
+use headroom_model::codec::{DecodeError, Decoder, Encoder};
+use headroom_model::frame::{
+    FaultState, HealthFrame, LoadState, Placement, Reason, ReasonKind, ServerFrame, SignalFrame, SignalStatus, flag,
+};
+use headroom_model::policy::{Family, Policy, SignalSpec, ThresholdKind};
+
+use crate::deviation::{Bars, has_lasted, is_fault};
+use crate::peers::{Group, Members, group};
+use crate::pressure::{PRESSURE_MAX, PRESSURE_MIN, Scale};
+use crate::reason::{Causes, REASONS_MAX};
+use crate::server::{Latches, Observation, ServerState};
+use crate::signal::{SignalState, is_relative, key};
+use crate::{UNKNOWN_INTERVALS, WINDOW_INTERVALS, seconds32, span32};
+
+/// Servers per block: what the families add up for them fits into a core's own cache.
+const BLOCK: usize = 2048;
+
+/// The version written in front of the state.
+const STATE_VERSION: u8 = 1;
+
+/// A clock further ahead than this is wrong, seconds.
+const CLOCK_SKEW_SECONDS: f32 = 5.0;
+
+/// No signal, in the width of the block's columns.
+const NONE: u32 = Reason::NO_SIGNAL as u32;
+
+/// What happened since the process started, for metrics. Not part of the content, hence not of the binary form.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HealthCounters {
+    /// Changes of load or fault states.
+    pub transitions: u64,
+    /// Times a latch closed on a flapping state.
+    pub flaps: u64,
+    /// Signals that vanished while above their set-point, and began to be held.
+    pub held: u64,
+    /// Signals whose hold ended without their return.
+    pub lost: u64,
+}
+
+/// What health remembers of a cell between ticks.
+///
+/// Inputs: [`Self::step`], [`Self::remove_slot`], [`Self::set_policy`]; everything else only reads.
+#[derive(Debug, Default)]
+pub struct HealthState {
+    signals: Vec<SignalState>,
+    servers: Vec<ServerState>,
+    latches: Vec<Latches>,
+    counters: HealthCounters,
+    scratch: Scratch,
+}
+
+/// Buffers that keep their memory from tick to tick and nothing else.
+#[derive(Debug, Default)]
+struct Scratch {
+    members: Members,
+    values: Vec<f64>,
+    block: Block,
+}
+
+/// The arguments of a step, and what follows from them once.
+struct Tick<'a> {
+    now: u32,
+    seconds: f32,
+    servers: &'a ServerFrame,
+    frames: &'a [SignalFrame],
+    policy: &'a Policy,
+    /// Per signal and pool; empty for signals that nobody compares.
+    groups: Vec<Vec<Group>>,
+    /// Per signal and rule; a single one where all rules agree.
+    scales: Vec<Vec<Scale>>,
+    /// Per rule: the pressure from which a signal is worth a reason, the lowest set-point of the rule's classes.
+    reason_pressures: Vec<f32>,
+}
+
+/// What the signals add up to for the servers of one block.
+#[derive(Debug, Default)]
+struct Block {
+    values: Vec<f64>,
+    state_values: Vec<f64>,
+    pressures: Vec<f32>,
+    state_pressures: Vec<f32>,
+    statuses: Vec<u8>,
+    windows: Vec<f32>,
+    families: [Vec<f32>; Family::ALL.len()],
+    state_families: [Vec<f32>; Family::ALL.len()],
+    family_signals: [Vec<u32>; Family::ALL.len()],
+    throttle: Vec<f32>,
+    throttle_signals: Vec<u32>,
+    weights: Vec<f32>,
+    weights_ok: Vec<f32>,
+    lost: Vec<bool>,
+    fatal: Vec<bool>,
+    faults: Vec<f32>,
+    /// Causes that are not the worst threshold of a family: (place in the block, signal, kind, threshold, pressure).
+    causes: Vec<(u32, u16, ReasonKind, f64, f32)>,
+}
+
+impl Block {
+    fn clear(&mut self, length: usize) {
+        let Self { values, state_values, pressures, state_pressures, statuses, windows, .. } = self;
+        for column in [values, state_values] {
+            column.resize(length, f64::NAN);
+        }
+        for column in [pressures, state_pressures, windows] {
+            column.resize(length, f32::NAN);
+        }
+        statuses.resize(length, 0);
+        let none = f32::NEG_INFINITY;
+        for column in self.families.iter_mut().chain(&mut self.state_families).chain([&mut self.throttle]) {
+            refill(column, length, none);
+        }
+        for column in self.family_signals.iter_mut().chain([&mut self.throttle_signals]) {
+            refill(column, length, NONE);
+        }
+        refill(&mut self.weights, length, 0.0);
+        refill(&mut self.weights_ok, length, 0.0);
+        refill(&mut self.lost, length, false);
+        refill(&mut self.fatal, length, false);
+        refill(&mut self.faults, length, PRESSURE_MIN as f32);
+        self.causes.clear();
+    }
+}
+
+fn refill<T: Copy>(column: &mut Vec<T>, length: usize, value: T) {
+    column.clear();
+    column.resize(length, value);
+}
+
+impl HealthState {
+    /// The state of a cell that has not ticked yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes over a policy: signals keep what is remembered of them where name and expression are unchanged.
+    /// [`Self::step`] does it too; calling it earlier changes nothing.
+    pub fn set_policy(&mut self, policy: &Policy) {
+        let keys: Vec<u64> = policy.signals.iter().map(key).collect();
+        if keys.len() == self.signals.len() && keys.iter().zip(&self.signals).all(|(key, held)| *key == held.key) {
+            return;
+        }
+        let mut held = std::mem::take(&mut self.signals);
+        self.signals = keys
+            .into_iter()
+            .map(|key| match held.iter().position(|state| state.key == key) {
+                Some(at) => held.swap_remove(at),
+                None => SignalState { key, ..SignalState::default() },
+            })
+            .collect();
+        self.fit(policy, self.servers.len(), 0);
+    }
+
+    /// Forgets the server of a slot, so that the slot can be given to another.
+    pub fn remove_slot(&mut self, slot: usize) {
+        if let (Some(server), Some(latches)) = (self.servers.get_mut(slot), self.latches.get_mut(slot)) {
+            (*server, *latches) = Default::default();
+        }
+        self.signals.iter_mut().for_each(|signal| signal.remove(slot));
+    }
+
+    /// What happened since the process started.
+    pub fn counters(&self) -> HealthCounters {
+        self.counters
+    }
+
+    /// Takes one tick: frames in, frame out, a row per slot.
+    ///
+    /// `pools` is the number of the cell's pools, of which 0 is `default`. Columns that are shorter than
+    /// `servers.live`, and signals without a frame, count as values that are missing.
+    pub fn step(
+        &mut self,
+        tick: Timestamp,
+        tick_seconds: i64,
+        servers: &ServerFrame,
+        signals: &[SignalFrame],
+        policy: &Policy,
+        pools: usize,
+    ) -> HealthFrame {
+        let slots = [servers.pool.len(), servers.rule.len(), servers.age_seconds.len(), servers.interval_seconds.len()]
+            .into_iter()
+            .fold(servers.live.len(), usize::min);
+        self.set_policy(policy);
+        self.fit(policy, slots, pools);
+        let mut scratch = std::mem::take(&mut self.scratch);
+        scratch.members.gather(servers, slots, pools, policy.health.silent_seconds as f32);
+        let tick = Tick {
+            now: seconds32(tick),
+            seconds: tick_seconds.max(1) as f32,
+            servers,
+            frames: signals,
+            policy,
+            groups: groups(&mut scratch, signals, policy, pools),
+            scales: policy.signals.iter().enumerate().map(|(at, spec)| scales(policy, at, spec)).collect(),
+            reason_pressures: reason_pressures(policy),
+        };
+        let mut out = blank(policy, slots);
+        for from in (0..slots).step_by(BLOCK) {
+            self.step_block(&tick, from, (from + BLOCK).min(slots), &mut scratch.block, &mut out);
+        }
+        self.observe_pools(&tick, &scratch.members);
+        self.scratch = scratch;
+        out
+    }
+
+    fn fit(&mut self, policy: &Policy, slots: usize, pools: usize) {
+        let length = slots.max(self.servers.len());
+        self.servers.resize(length, ServerState::default());
+        self.latches.resize(length, Latches::default());
+        for (signal, spec) in self.signals.iter_mut().zip(&policy.signals) {
+            signal.fit(spec, length, pools);
+        }
+    }
+
+    fn step_block(&mut self, tick: &Tick<'_>, from: usize, to: usize, block: &mut Block, out: &mut HealthFrame) {
+        block.clear(to - from);
+        let control_seconds = tick.policy.windows.control_seconds as f32;
+        for (window, interval) in block.windows.iter_mut().zip(&tick.servers.interval_seconds[from..to]) {
+            *window = (WINDOW_INTERVALS * interval).max(control_seconds);
+        }
+        for signal in 0..tick.policy.signals.len() {
+            self.step_signal(tick, signal, from, to, block, out);
+        }
+        for signal in 0..tick.policy.signals.len() {
+            self.step_deviation(tick, signal, from, to, block, out);
+        }
+        block.causes.sort_unstable_by_key(|(place, signal, kind, ..)| (*place, *signal, *kind));
+        let mut causes = 0;
+        for slot in from..to {
+            let place = (slot - from) as u32;
+            let first = causes;
+            while block.causes.get(causes).is_some_and(|cause| cause.0 == place) {
+                causes += 1;
+            }
+            if tick.servers.live[slot] {
+                self.step_server(tick, slot, slot - from, block, first..causes, out);
+            } else {
+                push_dead(out);
+            }
+            out.reason_offsets.push(out.reasons.len() as u32);
+        }
+    }
+
+    /// Pressure and status of one signal, and what it adds to its family.
+    fn step_signal(
+        &mut self,
+        tick: &Tick<'_>,
+        signal: usize,
+        from: usize,
+        to: usize,
+        block: &mut Block,
+        out: &mut HealthFrame,
+    ) {
+        let length = to - from;
+        let (spec, state) = (&tick.policy.signals[signal], &mut self.signals[signal]);
+        let frame = tick.frames.get(signal);
+        let Block { values, state_values, pressures, state_pressures, statuses, .. } = block;
+        fill(values, frame.map(|frame| &frame.control), from, &tick.servers.live[from..to]);
+        fill(state_values, frame.map(|frame| &frame.state), from, &tick.servers.live[from..to]);
+        let rules = &tick.servers.rule[from..to];
+        if let ThresholdKind::Relative { floor, baseline_min_seconds } = spec.threshold_kind {
+            for place in 0..length {
+                let usual = state.usual(tick, from + place, baseline_min_seconds).max(floor);
+                // Nothing is a multiple of nothing.
+                let usual = if usual > 0.0 { usual } else { f64::NAN };
+                let scale = tick.scale(signal, rules[place]);
+                pressures[place] = scale.pressure(values[place] / usual);
+                state_pressures[place] = scale.pressure(state_values[place] / usual);
+                let thresholds = tick.thresholds(signal, rules[place]);
+                out.relative_thresholds[signal].push(thresholds.map(|threshold| threshold * usual));
+            }
+        } else if let [scale] = tick.scales[signal][..] {
+            for (pressure, value) in pressures.iter_mut().zip(values.iter()) {
+                *pressure = scale.pressure(*value);
+            }
+            for (pressure, value) in state_pressures.iter_mut().zip(state_values.iter()) {
+                *pressure = scale.pressure(*value);
+            }
+        } else {
+            for place in 0..length {
+                let scale = tick.scale(signal, rules[place]);
+                pressures[place] = scale.pressure(values[place]);
+                state_pressures[place] = scale.pressure(state_values[place]);
+            }
+        }
+        if let Some((_, least)) = &spec.volume {
+            let volume = frame.and_then(|frame| frame.volume.as_ref());
+            for place in 0..length {
+                if !is_enough(volume, from + place, *least) {
+                    (pressures[place], state_pressures[place]) = (f32::NAN, f32::NAN);
+                }
+            }
+        }
+        let weight = spec.weight as f32;
+        let load = spec.family != Family::Errors && !spec.fatal;
+        let last_seen = &mut state.last_seen[from..to];
+        let last_pressure = &mut state.last_pressure[from..to];
+        for place in 0..length {
+            let pressure = pressures[place];
+            if !pressure.is_nan() {
+                statuses[place] = SignalStatus::Ok as u8;
+                last_seen[place] = tick.now;
+                last_pressure[place] = pressure;
+                block.weights[place] += weight;
+                block.weights_ok[place] += weight;
+                if state_pressures[place].is_nan() {
+                    state_pressures[place] = pressure;
+                }
+                continue;
+            }
+            let status = if !values[place].is_nan() {
+                last_seen[place] = tick.now;
+                last_pressure[place] = f32::NAN;
+                SignalStatus::Insufficient
+            } else {
+                tick.vanished(from + place, last_seen[place], last_pressure[place], &mut self.counters)
+            };
+            statuses[place] = status as u8;
+            let kept = if status == SignalStatus::Held { last_pressure[place] } else { f32::NAN };
+            (pressures[place], state_pressures[place]) = (kept, kept);
+            if status != SignalStatus::Absent {
+                block.weights[place] += weight;
+            }
+            let is_lost = values[place].is_nan() && status != SignalStatus::Held && last_pressure[place] >= 1.0;
+            block.lost[place] |= is_lost && load && spec.throttle;
+        }
+        out.signal_pressure[signal].extend_from_slice(pressures);
+        out.signal_status[signal].extend_from_slice(statuses);
+        if spec.fatal {
+            for (place, pressure) in pressures.iter().enumerate().filter(|(_, pressure)| **pressure >= 1.0) {
+                let threshold = tick.thresholds(signal, rules[place])[1];
+                let pressure = pressure.max(2.0);
+                block.fatal[place] = true;
+                block.faults[place] = block.faults[place].max(pressure);
+                block.causes.push((place as u32, signal as u16, ReasonKind::Fatal, threshold, pressure));
+            }
+            return;
+        }
+        let family = spec.family as usize;
+        keep_larger(&mut block.families[family], &mut block.family_signals[family], pressures, signal as u32);
+        for (largest, pressure) in block.state_families[family].iter_mut().zip(state_pressures.iter()) {
+            *largest = largest.max(*pressure);
+        }
+        if load && spec.throttle {
+            keep_larger(&mut block.throttle, &mut block.throttle_signals, pressures, signal as u32);
+        }
+    }
+
+    /// Who deviates in one signal, and what is usual for it from now on.
+    fn step_deviation(
+        &mut self,
+        tick: &Tick<'_>,
+        signal: usize,
+        from: usize,
+        to: usize,
+        block: &mut Block,
+        out: &HealthFrame,
+    ) {
+        let (spec, state) = (&tick.policy.signals[signal], &mut self.signals[signal]);
+        let relative = is_relative(spec);
+        if spec.peers.is_none() && !relative {
+            return;
+        }
+        let frame = tick.frames.get(signal);
+        fill(&mut block.values, frame.map(|frame| &frame.control), from, &tick.servers.live[from..to]);
+        let volume = frame.and_then(|frame| frame.volume.as_ref());
+        let bars = spec.peers.map(|peers| Bars::new(&tick.policy.health, peers, spec.lower_is_worse));
+        let judged = &out.signal_pressure[signal][from..to];
+        for (place, own_pressure) in judged.iter().copied().enumerate() {
+            let (slot, value) = (from + place, block.values[place]);
+            let enough = spec.volume.as_ref().is_none_or(|(_, least)| is_enough(volume, slot, *least));
+            if value.is_nan() || !enough {
+                if let Some(since) = state.deviating_since.get_mut(slot) {
+                    *since = 0;
+                }
+                continue;
+            }
+            let mut deviates = false;
+            if let Some(bars) = &bars {
+                let group = tick.groups[signal].get(tick.servers.pool[slot] as usize).unwrap_or(&Group::NONE);
+                let (found, kind, usual) = if group.judges() {
+                    (bars.against_peers(value, group), ReasonKind::PeerDeviation, group.median)
+                } else if is_fault(spec.family) && !is_loaded(block, place) {
+                    let own = &state.own[slot];
+                    (bars.against_own(value, own), ReasonKind::BaselineDeviation, f64::from(own.mean))
+                } else {
+                    (None, ReasonKind::PeerDeviation, f64::NAN)
+                };
+                let since = &mut state.deviating_since[slot];
+                deviates = found.is_some();
+                *since = match (deviates, *since) {
+                    (false, _) => 0,
+                    (true, 0) => tick.now,
+                    (true, since) => since,
+                };
+                if let Some(pressure) = found
+                    && has_lasted(*since, tick.now, block.windows[place])
+                {
+                    // A deviation of cpu or memory says that work is spread unevenly; its pressure is the signal's own.
+                    let pressure = if is_fault(spec.family) {
+                        block.faults[place] = block.faults[place].max(pressure);
+                        pressure
+                    } else {
+                        own_pressure
+                    };
+                    block.causes.push((place as u32, signal as u16, kind, usual, pressure));
+                }
+            }
+            if let Some(own) = state.own.get_mut(slot) {
+                let server = &self.servers[slot];
+                let frozen = deviates
+                    || server.load >= LoadState::Overloaded as u8
+                    || server.fault >= FaultState::Suspect as u8
+                    || (relative && own_pressure >= 1.0);
+                if !frozen && value.is_finite() {
+                    own.observe(value, tick.seconds, tick.policy.windows.baseline_seconds as f32);
+                }
+            }
+        }
+    }
+
+    /// States and results of one server.
+    fn step_server(
+        &mut self,
+        tick: &Tick<'_>,
+        slot: usize,
+        place: usize,
+        block: &Block,
+        causes: std::ops::Range<usize>,
+        out: &mut HealthFrame,
+    ) {
+        let load_families = &Family::ALL[..Family::Errors as usize];
+        let largest = |families: &[Vec<f32>; Family::ALL.len()]| {
+            let worst = load_families.iter().map(|f| families[*f as usize][place]).fold(f32::NEG_INFINITY, f32::max);
+            if worst == f32::NEG_INFINITY { f32::NAN } else { worst }
+        };
+        let errors = block.families[Family::Errors as usize][place];
+        let over = block.families.iter().filter(|family| family[place] >= 1.0).count();
+        let health = &tick.policy.health;
+        let interval_seconds = tick.servers.interval_seconds[slot];
+        let seen = Observation {
+            now: tick.now,
+            age_seconds: tick.servers.age_seconds[slot],
+            interval_seconds,
+            window_seconds: block.windows[place],
+            unknown_seconds: (UNKNOWN_INTERVALS * interval_seconds).max(health.unknown_after_seconds as f32),
+            control: largest(&block.families),
+            state: largest(&block.state_families),
+            confirmed: over >= 2 || errors >= 1.0 || block.families[Family::Latency as usize][place] >= 1.0,
+            fault: block.faults[place].max(errors),
+            fatal: block.fatal[place],
+        };
+        let (server, latches) = (&mut self.servers[slot], &mut self.latches[slot]);
+        server.step(&seen, latches, &mut self.counters);
+
+        let stale = seen.is_stale();
+        let load_pressure = if stale { f32::NAN } else { seen.control };
+        let fault_pressure = if stale { f32::NAN } else { seen.fault };
+        // What is unknown never looks healthy, but a fault that is known is not hidden by a load that is not.
+        let knows_load = server.load != LoadState::Unknown as u8 && !load_pressure.is_nan();
+        let pressure = if knows_load {
+            load_pressure.max(fault_pressure)
+        } else if fault_pressure >= 1.0 {
+            fault_pressure
+        } else {
+            f32::NAN
+        };
+        let throttle = block.throttle[place];
+        let has_throttle = !stale && throttle > f32::NEG_INFINITY;
+        let mut flags = 0;
+        for (bit, is_set) in [
+            (flag::FLAPPING, latches.is_closed(tick.now)),
+            (flag::LOST_SIGNAL, block.lost[place]),
+            (flag::SILENT, seen.age_seconds.is_nan() || seen.age_seconds > health.silent_seconds as f32),
+            (flag::CLOCK_SKEW, seen.age_seconds < -CLOCK_SKEW_SECONDS),
+        ] {
+            flags |= if is_set { bit } else { 0 };
+        }
+        out.score.push(1.0 - (pressure / 2.0).clamp(0.0, 1.0));
+        out.pressure.push(pressure);
+        out.load_pressure.push(load_pressure);
+        out.fault_pressure.push(fault_pressure);
+        out.load_state.push(server.load);
+        out.fault_state.push(server.fault);
+        out.placement.push(placement(server.load, server.fault) as u8);
+        out.state_since.push(i64::from(server.since));
+        out.confidence.push(if block.weights[place] > 0.0 {
+            block.weights_ok[place] / block.weights[place]
+        } else {
+            0.0
+        });
+        out.flags.push(flags);
+        out.throttle_pressure.push(if has_throttle { throttle } else { f32::NAN });
+        out.throttle_signal.push(if has_throttle { block.throttle_signals[place] as u16 } else { Reason::NO_SIGNAL });
+
+        let rule = usize::from(tick.servers.rule[slot]);
+        let least = tick.reason_pressures.get(rule).copied().unwrap_or(1.0);
+        if stale || !causes.is_empty() || seen.control >= least || errors >= 1.0 {
+            tick.reasons(slot, place, &seen, least, block, causes, out);
+        }
+    }
+
+    /// What is usual in each pool from now on. Frozen while the pool is overloaded: a baseline that is measured under
+    /// load drifts until the overload is the norm.
+    fn observe_pools(&mut self, tick: &Tick<'_>, members: &Members) {
+        let pools = tick.groups.iter().map(Vec::len).max().unwrap_or(0);
+        let overloaded: Vec<bool> = (0..pools)
+            .map(|pool| {
+                let is_loaded = |slot: &&u32| self.servers[**slot as usize].load >= LoadState::Overloaded as u8;
+                2 * members.of(pool).iter().filter(is_loaded).count() >= members.of(pool).len().max(1)
+            })
+            .collect();
+        for (signal, spec) in tick.policy.signals.iter().enumerate() {
+            let ThresholdKind::Relative { floor, baseline_min_seconds } = spec.threshold_kind else { continue };
+            let min_seconds = tick.baseline_min_seconds(baseline_min_seconds);
+            for (pool, group) in tick.groups[signal].iter().enumerate().filter(|(_, group)| group.judges()) {
+                let baseline = &mut self.signals[signal].pools[pool];
+                baseline.seen = tick.now;
+                let rule = members.of(pool).first().map_or(0, |slot| tick.servers.rule[*slot as usize]);
+                let multiple = group.median / baseline.mean.max(floor);
+                let is_over =
+                    baseline.seconds >= f64::from(min_seconds) && tick.scale(signal, rule).pressure(multiple) >= 1.0;
+                if !overloaded[pool] && !is_over {
+                    let time_constant = tick.policy.windows.baseline_seconds as f64;
+                    baseline.observe(group.median, f64::from(tick.seconds), time_constant);
+                }
+            }
+        }
+    }
+
+    /// Writes what is remembered: a state that is decoded from it goes on to the bit.
+    pub fn encode(&self, out: &mut Encoder) {
+        out.put_u8(STATE_VERSION);
+        out.put_u32(self.servers.len() as u32);
+        for (server, latches) in self.servers.iter().zip(&self.latches) {
+            server.encode(latches, out);
+        }
+        out.put_u32(self.signals.len() as u32);
+        self.signals.iter().for_each(|signal| signal.encode(out));
+    }
+
+    /// Reads what [`Self::encode`] wrote.
+    ///
+    /// # Errors
+    /// If the bytes are damaged or of a newer version.
+    pub fn decode(input: &mut Decoder<'_>) -> Result<Self, DecodeError> {
+        if input.get_u8()? != STATE_VERSION {
+            return Err(input.error("version of the state of health"));
+        }
+        let slots = input.get_length(ServerState::BYTES, "servers")?;
+        let (servers, latches) = (0..slots).map(|_| ServerState::decode(input)).collect::<Result<_, _>>()?;
+        let signals = (0..input.get_length(28, "signals")?)
+            .map(|_| SignalState::decode(input, slots))
+            .collect::<Result<Vec<_>, _>>()?;
+        Ok(Self { signals, servers, latches, ..Self::default() })
+    }
+}
+
+impl SignalState {
+    /// The baseline in force for a slot: the pool's, else the server's own; NaN while too little was observed.
+    fn usual(&self, tick: &Tick<'_>, slot: usize, baseline_min_seconds: i64) -> f64 {
+        let min_seconds = tick.baseline_min_seconds(baseline_min_seconds);
+        let pool = tick.servers.pool[slot] as usize;
+        if pool != 0
+            && let Some(baseline) = self.pools.get(pool)
+            && baseline.seconds >= f64::from(min_seconds)
+            && tick.now.saturating_sub(baseline.seen) <= span32(tick.policy.windows.baseline_seconds)
+        {
+            return baseline.mean;
+        }
+        match self.own.get(slot) {
+            Some(own) if own.seconds >= min_seconds => f64::from(own.mean),
+            _ => f64::NAN,
+        }
+    }
+}
+
+impl Tick<'_> {
+    fn scale(&self, signal: usize, rule: u16) -> Scale {
+        let scales = &self.scales[signal];
+        scales.get(usize::from(rule)).or(scales.last()).copied().unwrap_or_else(|| {
+            let spec = &self.policy.signals[signal];
+            Scale::new(spec.thresholds, spec.lower_is_worse)
+        })
+    }
+
+    fn thresholds(&self, signal: usize, rule: u16) -> [f64; 3] {
+        let of_rule = self.policy.rules.get(usize::from(rule)).and_then(|rule| rule.thresholds.get(signal));
+        let thresholds = of_rule.copied().unwrap_or(self.policy.signals[signal].thresholds);
+        [thresholds.under, thresholds.over, thresholds.critical]
+    }
+
+    /// Observation a baseline needs: never more than the time constant it is remembered by.
+    fn baseline_min_seconds(&self, demanded: i64) -> f32 {
+        demanded.clamp(1, self.policy.windows.baseline_seconds.max(1)) as f32
+    }
+
+    /// Standing of a signal that has no value at this tick.
+    fn vanished(&self, slot: usize, last_seen: u32, last_pressure: f32, counters: &mut HealthCounters) -> SignalStatus {
+        if last_seen == 0 {
+            return SignalStatus::Absent;
+        }
+        let gone = self.now.saturating_sub(last_seen);
+        let held_seconds = span32(self.policy.health.held_seconds);
+        if last_pressure >= 1.0 {
+            let is_first = gone as f32 <= self.seconds;
+            counters.held += u64::from(is_first);
+            if gone <= held_seconds {
+                return SignalStatus::Held;
+            }
+            counters.lost += u64::from((gone - held_seconds) as f32 <= self.seconds);
+        }
+        let known =
+            (UNKNOWN_INTERVALS * self.servers.interval_seconds[slot]).max(self.policy.windows.baseline_seconds as f32);
+        if gone as f32 > known { SignalStatus::Absent } else { SignalStatus::Missing }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the parts of one server's row, read once")]
+    fn reasons(
+        &self,
+        slot: usize,
+        place: usize,
+        seen: &Observation,
+        least: f32,
+        block: &Block,
+        causes: std::ops::Range<usize>,
+        out: &mut HealthFrame,
+    ) {
+        let mut room = REASONS_MAX;
+        if seen.is_stale() {
+            room -= 1;
+            out.reasons.push(Reason {
+                kind: ReasonKind::Silent,
+                signal: Reason::NO_SIGNAL,
+                value: f64::from(seen.age_seconds),
+                threshold: f64::from(seen.unknown_seconds),
+                pressure: f32::NAN,
+                window_seconds: seen.unknown_seconds,
+                samples: 0,
+                age_seconds: seen.age_seconds,
+            });
+        }
+        let describe = |kind, signal: usize, threshold, pressure| {
+            let frame = self.frames.get(signal);
+            Reason {
+                kind,
+                signal: signal as u16,
+                value: value_at(frame.map(|frame| &frame.control), slot),
+                threshold,
+                pressure,
+                window_seconds: seen.window_seconds,
+                samples: frame.and_then(|frame| frame.samples.get(slot)).copied().unwrap_or(0),
+                age_seconds: frame.and_then(|frame| frame.age_seconds.get(slot)).copied().unwrap_or(f32::NAN),
+            }
+        };
+        let mut worst = Causes::new();
+        for (family, (pressures, signals)) in
+            Family::ALL.into_iter().zip(block.families.iter().zip(&block.family_signals))
+        {
+            let (pressure, signal) = (pressures[place], signals[place] as usize);
+            let Some(spec) = self.policy.signals.get(signal) else { continue };
+            let throttles = spec.throttle && family != Family::Errors;
+            if pressure >= 1.0 || (throttles && pressure >= least) {
+                let held = out.signal_status[signal][slot] == SignalStatus::Held as u8;
+                let kind = if held { ReasonKind::Held } else { ReasonKind::Threshold };
+                let [under, over, critical] = match out.relative_thresholds[signal].get(slot) {
+                    Some(thresholds) => *thresholds,
+                    None => self.thresholds(signal, self.servers.rule[slot]),
+                };
+                let threshold = match pressure {
+                    p if p >= 2.0 => critical,
+                    p if p >= 1.0 => over,
+                    _ => under + f64::from(least) * (over - under),
+                };
+                worst.add(family, describe(kind, signal, threshold, pressure));
+            }
+        }
+        for (_, signal, kind, threshold, pressure) in &block.causes[causes] {
+            let family = self.policy.signals[usize::from(*signal)].family;
+            worst.add(family, describe(*kind, usize::from(*signal), *threshold, *pressure));
+        }
+        worst.finish(room, &mut out.reasons);
+    }
+}
+
+/// Placement is at most *avoid*: *block* belongs to critical and faulty servers, and waits for the fleet guards that
+/// keep a cell from blocking more of itself than it can spare.
+fn placement(load: u8, fault: u8) -> Placement {
+    let fits =
+        (load == LoadState::Underloaded as u8 || load == LoadState::Normal as u8) && fault == FaultState::Ok as u8;
+    if fits { Placement::Allow } else { Placement::Avoid }
+}
+
+/// Whether a server's load explains that it is slow.
+fn is_loaded(block: &Block, place: usize) -> bool {
+    Family::ALL[..Family::Latency as usize].iter().any(|family| block.families[*family as usize][place] >= 1.0)
+}
+
+/// Where a pressure is larger than the largest so far, it and its signal take the place.
+fn keep_larger(largest: &mut [f32], signals: &mut [u32], pressures: &[f32], signal: u32) {
+    for ((largest, of), pressure) in largest.iter_mut().zip(signals).zip(pressures) {
+        // A comparison with NaN is false: what is missing never takes the place.
+        let larger = *pressure > *largest;
+        *of = if larger { signal } else { *of };
+        *largest = if larger { *pressure } else { *largest };
+    }
+}
+
+/// Copies a block of a column; NaN where it is null or the slot is free.
+fn fill(values: &mut [f64], column: Option<&Float64Array>, from: usize, live: &[bool]) {
+    let Some(column) = column.filter(|column| column.len() >= from + values.len()) else {
+        for (place, value) in values.iter_mut().enumerate() {
+            *value = if live[place] { value_at(column, from + place) } else { f64::NAN };
+        }
+        return;
+    };
+    values.copy_from_slice(&column.values()[from..from + values.len()]);
+    if let Some(nulls) = column.nulls().filter(|nulls| nulls.null_count() > 0) {
+        for (place, value) in values.iter_mut().enumerate() {
+            *value = if nulls.is_valid(from + place) { *value } else { f64::NAN };
+        }
+    }
+    for (value, live) in values.iter_mut().zip(live) {
+        *value = if *live { *value } else { f64::NAN };
+    }
+}
+
+/// The value of a slot, NaN without one.
+fn value_at(column: Option<&Float64Array>, slot: usize) -> f64 {
+    match column {
+        Some(column) if slot < column.len() && column.is_valid(slot) => column.value(slot),
+        _ => f64::NAN,
+    }
+}
+
+/// Whether a window held as many events as the signal demands; without a count it did not.
+fn is_enough(volume: Option<&Float64Array>, slot: usize, least: f64) -> bool {
+    value_at(volume, slot) >= least
+}
+
+fn groups(scratch: &mut Scratch, frames: &[SignalFrame], policy: &Policy, pools: usize) -> Vec<Vec<Group>> {
+    let Scratch { members, values, .. } = scratch;
+    let of_signal = |(at, spec): (usize, &SignalSpec)| {
+        let frame = frames.get(at).filter(|_| is_relative(spec) || spec.peers.is_some());
+        let Some(frame) = frame else { return Vec::new() };
+        (0..pools)
+            .map(|pool| {
+                group(members.of(pool), policy.health.peers_min, values, |slot| {
+                    let enough =
+                        spec.volume.as_ref().is_none_or(|(_, least)| is_enough(frame.volume.as_ref(), slot, *least));
+                    if enough { value_at(Some(&frame.control), slot) } else { f64::NAN }
+                })
+            })
+            .collect()
+    };
+    policy.signals.iter().enumerate().map(of_signal).collect()
+}
+
+fn scales(policy: &Policy, signal: usize, spec: &SignalSpec) -> Vec<Scale> {
+    let of_rule = |thresholds| Scale::new(thresholds, spec.lower_is_worse);
+    let mut scales: Vec<Scale> = policy
+        .rules
+        .iter()
+        .map(|rule| of_rule(rule.thresholds.get(signal).copied().unwrap_or(spec.thresholds)))
+        .collect();
+    if scales.is_empty() {
+        scales.push(of_rule(spec.thresholds));
+    }
+    if scales.iter().all(|scale| *scale == scales[0]) {
+        scales.truncate(1);
+    }
+    scales
+}
+
+fn reason_pressures(policy: &Policy) -> Vec<f32> {
+    let lowest = |rule: &headroom_model::policy::Rule| {
+        rule.classes.iter().filter_map(|class| class.set_point).fold(1.0, f64::min).clamp(0.0, PRESSURE_MAX) as f32
+    };
+    policy.rules.iter().map(lowest).collect()
+}
+
+fn blank(policy: &Policy, slots: usize) -> HealthFrame {
+    let signals = policy.signals.len();
+    let mut reason_offsets = Vec::with_capacity(slots + 1);
+    reason_offsets.push(0);
+    HealthFrame {
+        score: Vec::with_capacity(slots),
+        pressure: Vec::with_capacity(slots),
+        load_pressure: Vec::with_capacity(slots),
+        fault_pressure: Vec::with_capacity(slots),
+        load_state: Vec::with_capacity(slots),
+        fault_state: Vec::with_capacity(slots),
+        placement: Vec::with_capacity(slots),
+        state_since: Vec::with_capacity(slots),
+        confidence: Vec::with_capacity(slots),
+        flags: Vec::with_capacity(slots),
+        signal_pressure: (0..signals).map(|_| Vec::with_capacity(slots)).collect(),
+        signal_status: (0..signals).map(|_| Vec::with_capacity(slots)).collect(),
+        throttle_pressure: Vec::with_capacity(slots),
+        throttle_signal: Vec::with_capacity(slots),
+        relative_thresholds: policy
+            .signals
+            .iter()
+            .map(|spec| Vec::with_capacity(if is_relative(spec) { slots } else { 0 }))
+            .collect(),
+        reason_offsets,
+        reasons: Vec::new(),
+    }
+}
+
+/// The row of a free slot: the same whatever lay there before.
+fn push_dead(out: &mut HealthFrame) {
+    for column in
+        [&mut out.score, &mut out.pressure, &mut out.load_pressure, &mut out.fault_pressure, &mut out.throttle_pressure]
+    {
+        column.push(f32::NAN);
+    }
+    out.load_state.push(LoadState::Unknown as u8);
+    out.fault_state.push(FaultState::Unknown as u8);
+    out.placement.push(Placement::Avoid as u8);
+    out.state_since.push(0);
+    out.confidence.push(0.0);
+    out.flags.push(0);
+    out.throttle_signal.push(Reason::NO_SIGNAL);
+}
