@@ -116,7 +116,10 @@ impl std::fmt::Display for AppendError {
                 "{what} is full: {bound_bytes} bytes are held and the newest checkpoint does not yet allow deleting any"
             ),
             Self::Overloaded { pending_bytes, bound_bytes } => {
-                write!(f, "the sample log is overloaded: {pending_bytes} of at most {bound_bytes} bytes wait for the disk")
+                write!(
+                    f,
+                    "the sample log is overloaded: {pending_bytes} of at most {bound_bytes} bytes wait for the disk"
+                )
             }
             Self::Disk { why, .. } => write!(f, "the sample log cannot write: {why}"),
             Self::TooLarge { record_bytes, bound_bytes } => {
@@ -187,7 +190,9 @@ impl std::fmt::Display for ReadError {
                 write!(f, "position {wanted} was deleted by retention; the oldest left is {oldest}")
             }
             Self::BeyondEnd { wanted, end } => write!(f, "position {wanted} is beyond the end of the log, {end}"),
-            Self::Damaged { from, to } => write!(f, "the records from position {from} up to {to} are damaged or missing"),
+            Self::Damaged { from, to } => {
+                write!(f, "the records from position {from} up to {to} are damaged or missing")
+            }
             Self::Unreadable { position, why } => write!(f, "the record at position {position} cannot be read: {why}"),
             Self::Disk { why } => write!(f, "the sample log cannot be read: {why}"),
             Self::NoSuchPartition { partition, partitions } => {

@@ -35,6 +35,8 @@ pub(super) struct Committer {
     active: Option<Active>,
     /// Position of the next record.
     next: u64,
+    /// The last group failed. Only the change is logged: a full disk would fill the logs of others too.
+    failing: bool,
 }
 
 /// The segment that is appended to.
@@ -48,7 +50,7 @@ pub(super) struct Active {
 impl Committer {
     pub(super) fn new(partition: Arc<Partition>, active: Option<Active>) -> Self {
         let next = partition.tail.end();
-        Self { partition, active, next }
+        Self { partition, active, next, failing: false }
     }
 
     /// Commits until the partition is closed and nothing waits.
@@ -69,6 +71,7 @@ impl Committer {
             }
             let result = self.write(&mut group);
             self.partition.stats.commit_ns.add(started.elapsed().as_nanos().try_into().unwrap_or(u64::MAX));
+            self.log_change(result.as_ref().err());
             match result {
                 Ok(first) => self.publish(first, group),
                 // The rest of the batch would most likely fare no better, and its senders have waited long enough.
@@ -78,6 +81,16 @@ impl Committer {
                 }),
             }
         }
+    }
+
+    fn log_change(&mut self, error: Option<&AppendError>) {
+        let partition = self.partition.id;
+        match error {
+            Some(error) if !self.failing => tracing::error!(partition, %error, "appends are refused until this ends"),
+            None if self.failing => tracing::info!(partition, "the sample log can write again"),
+            _ => {}
+        }
+        self.failing = error.is_some();
     }
 
     /// Takes from the front of the batch what one segment and the bound of the log can hold, after retention has made
@@ -152,7 +165,9 @@ impl Committer {
         let floor = self.partition.with_segments(|segments| segments.floor());
         if floor > self.next {
             tracing::error!(
-                partition = self.partition.id, end = self.next, floor,
+                partition = self.partition.id,
+                end = self.next,
+                floor,
                 "the log ends before its newest checkpoint: records that were not synced are lost; going on at the checkpoint"
             );
             self.partition.stats.damaged_records.add(floor - self.next);
@@ -189,7 +204,9 @@ impl Committer {
             if written < bytes.len() {
                 return Err(io::ErrorKind::StorageFull.into());
             }
-            file.sync()?;
+            if partition.options.durability == Durability::Synced {
+                file.sync()?;
+            }
             Ok(file)
         };
         let file = create().map_err(|error| {
@@ -248,6 +265,5 @@ fn append_all(file: &mut dyn SegmentFile, group: &[Waiting]) -> io::Result<()> {
 }
 
 fn disk_error(what: &str, path: &std::path::Path, error: &io::Error) -> AppendError {
-    tracing::warn!(path = %path.display(), %error, "the sample log {what}");
     AppendError::Disk { kind: error.kind(), why: why(what, path, error) }
 }

@@ -130,8 +130,10 @@ fn read_step(partition: &Partition, cursor: &mut Option<SegmentCursor>, at: u64)
         let (from, to) = match reading.step(place.bytes, at)? {
             Step::Record(position, payload) if position == at && position < stop => {
                 let next = LogRecord::decode(payload).map(|record| Some((Position(position), Arc::new(record))));
-                let unreadable =
-                    |error: headroom_model::codec::DecodeError| ReadError::Unreadable { position: Position(position), why: error.to_string().into() };
+                let unreadable = |error: headroom_model::codec::DecodeError| ReadError::Unreadable {
+                    position: Position(position),
+                    why: error.to_string().into(),
+                };
                 return Ok((at + 1, next.map_err(unreadable)));
             }
             // Beyond what the segment may say: left over from a failed sync, and given again in the next one.

@@ -17,9 +17,7 @@ use headroom_model::LogRecord;
 use super::committer::Active;
 use super::data_dir::OpenError;
 use super::partition::{Segment, Segments};
-use super::segment::{
-    NO_TICK, SEGMENT_HEADER_BYTES, SEGMENT_VERSION, SegmentCursor, SegmentHeader, Step, base_of,
-};
+use super::segment::{NO_TICK, SEGMENT_HEADER_BYTES, SEGMENT_VERSION, SegmentCursor, SegmentHeader, Step, base_of};
 use super::storage::Storage;
 use super::whole_file;
 

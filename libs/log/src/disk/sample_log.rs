@@ -77,8 +77,7 @@ impl DiskSampleLog {
     /// If it cannot be read or written, or a newer version wrote it.
     pub fn open(dir: &DataDir, mut options: DiskLogOptions, storage: Arc<dyn Storage>) -> Result<Self, OpenError> {
         options.segment_bytes = options.segment_bytes.min(options.bytes_max / 4);
-        let mut log =
-            Self { partitions: Vec::new(), reports: Vec::new(), committers: Vec::new(), _lock: dir.lock() };
+        let mut log = Self { partitions: Vec::new(), reports: Vec::new(), committers: Vec::new(), _lock: dir.lock() };
         for id in 0..dir.partitions() {
             let path = dir.path().join("log").join(id.to_string());
             let recovered = recover(&path, id, &*storage)?;

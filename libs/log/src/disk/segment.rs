@@ -46,12 +46,7 @@ impl SegmentHeader {
         let word = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
         let long = |at: usize| u64::from(word(at)) | (u64::from(word(at + 4)) << 32);
         let valid = &bytes[..8] == MAGIC && crc32c::crc32c(&bytes[..32]) == word(32);
-        valid.then(|| Self {
-            version: word(8),
-            partition: word(12),
-            base: long(16),
-            ticked_before_ns: long(24) as i64,
-        })
+        valid.then(|| Self { version: word(8), partition: word(12), base: long(16), ticked_before_ns: long(24) as i64 })
     }
 }
 

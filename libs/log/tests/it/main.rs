@@ -1,0 +1,10 @@
+//! The implementations against the contract, and the disk against what disks do.
+#![forbid(unsafe_code)]
+
+mod contract;
+mod data_dir;
+mod faults;
+mod recovery;
+mod retention;
+mod support;
+mod whole_files;
