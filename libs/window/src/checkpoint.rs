@@ -1,0 +1,271 @@
+//! The complete state of a store as bytes, and back: later batches are equal to the bit.
+//!
+//! Two things are not written. Resources are the engine's, which names them again when it reads; lanes follow from the
+//! policy. Of a row only those samples are written that a later tick may read, so that two stores that would answer
+//! alike write alike, whenever each of them forgets.
+
+use std::sync::Arc;
+
+use headroom_model::codec::{DecodeError, Decoder, Encoder};
+use headroom_model::policy::{LaneMatcher, Policy};
+use headroom_model::{Resource, SeriesKind};
+
+use crate::config::{SAMPLES_PER_ROW_MAX, WindowConfig, WindowLimits};
+use crate::histogram::{Buckets, HistogramRow, Snapshot};
+use crate::ingest::window_ms;
+use crate::numeric::stretch_ms;
+use crate::samples::{Cut, Row, flag};
+use crate::series::{NO_LANES, SeriesTable};
+use crate::store::{
+    Entry, HISTOGRAM, NO_SLOT, REFUSED, ResourceId, ResourceState, UNMATCHED, WindowStore,
+};
+
+/// Version of the form; older ones open, newer ones are refused.
+const VERSION: u8 = 1;
+
+const ROW_NONE: u8 = 0;
+const ROW_REFUSED: u8 = 1;
+const ROW_NUMERIC: u8 = 2;
+const ROW_HISTOGRAM: u8 = 3;
+
+impl WindowStore {
+    /// Writes the store. Counters, which are metrics, are not part of it.
+    pub fn encode(&self, out: &mut Encoder) {
+        out.put_u8(VERSION);
+        out.put_bool(self.last_tick_ms.is_some());
+        out.put_i64(self.last_tick_ms.unwrap_or(0));
+        self.series.encode(out);
+        out.put_u32(self.resources.len() as u32);
+        for state in &self.resources {
+            out.put_bool(state.is_some());
+            let Some(state) = state else { continue };
+            for number in [state.watermark_ms, state.first_ms, state.low_ms, state.high_ms] {
+                out.put_i64(number);
+            }
+            out.put_u32(state.slot);
+            out.put_u32(state.entries.len() as u32);
+            for entry in &state.entries {
+                out.put_u32(entry.series);
+                match entry.row {
+                    UNMATCHED => out.put_u8(ROW_NONE),
+                    REFUSED => out.put_u8(ROW_REFUSED),
+                    row if row & HISTOGRAM != 0 => match self.histograms.get((row & !HISTOGRAM) as usize) {
+                        Some(Some(row)) => {
+                            out.put_u8(ROW_HISTOGRAM);
+                            encode_histogram(row, out);
+                        }
+                        _ => out.put_u8(ROW_NONE),
+                    },
+                    row => {
+                        out.put_u8(ROW_NUMERIC);
+                        self.encode_row(&self.rows[row as usize], out);
+                    }
+                }
+            }
+        }
+        out.put_u32s(&self.free_resources);
+        out.put_u32(self.servers.len() as u32);
+        for server in &self.servers {
+            out.put_u32s(&server.resources);
+        }
+    }
+
+    /// Reads a store. `resource_of` names the resource of an id, as the engine knows it; policy and matcher must be
+    /// those in force when the store was written.
+    ///
+    /// # Errors
+    /// If the bytes are damaged, of a newer version, or name a resource that the engine does not know.
+    pub fn decode(
+        input: &mut Decoder<'_>,
+        limits: WindowLimits,
+        config: WindowConfig,
+        policy: Arc<Policy>,
+        matcher: Arc<dyn LaneMatcher + Send + Sync>,
+        mut resource_of: impl FnMut(ResourceId) -> Option<Arc<Resource>>,
+    ) -> Result<Self, DecodeError> {
+        if input.get_u8()? != VERSION {
+            return Err(input.error("version of the window store (written by a newer headroom?)"));
+        }
+        let mut store = Self::new(limits, config, policy, matcher);
+        let has_ticked = input.get_bool()?;
+        store.last_tick_ms = Some(input.get_i64()?).filter(|_| has_ticked);
+        store.series = SeriesTable::decode(input)?;
+        for id in 0..input.get_length(1, "window resources")? as u32 {
+            if !input.get_bool()? {
+                store.resources.push(None);
+                continue;
+            }
+            let resource = resource_of(ResourceId(id)).ok_or_else(|| input.error("resource of a window"))?;
+            let mut state = ResourceState::new(resource, NO_SLOT);
+            state.watermark_ms = input.get_i64()?;
+            state.first_ms = input.get_i64()?;
+            state.low_ms = input.get_i64()?;
+            state.high_ms = input.get_i64()?;
+            state.slot = input.get_u32()?;
+            for _ in 0..input.get_length(5, "series of a resource")? {
+                let entry = store.decode_entry(id, &state.resource, input)?;
+                if entry.has_row() {
+                    state.rows += 1;
+                } else {
+                    state.unmatched += 1;
+                }
+                if entry.row == REFUSED {
+                    store.refused.push(id);
+                }
+                state.push(entry);
+            }
+            store.resources.push(Some(state));
+        }
+        store.free_resources = input.get_u32s()?;
+        if store.free_resources.iter().any(|id| !matches!(store.resources.get(*id as usize), Some(None))) {
+            return Err(input.error("free resource"));
+        }
+        for slot in 0..input.get_length(4, "window servers")? as u32 {
+            let mut server = crate::store::Server { resources: input.get_u32s()?, ..Default::default() };
+            for id in &server.resources {
+                let Some(Some(state)) = store.resources.get(*id as usize) else {
+                    return Err(input.error("resource of a server"));
+                };
+                if state.slot != slot {
+                    return Err(input.error("slot of a resource"));
+                }
+                server.rows += state.rows;
+            }
+            store.servers.push(server);
+            store.mark_dirty(slot);
+        }
+        let attached: usize = store.servers.iter().map(|server| server.resources.len()).sum();
+        if attached != store.resources.iter().flatten().filter(|state| state.slot != NO_SLOT).count() {
+            return Err(input.error("server of a resource"));
+        }
+        Ok(store)
+    }
+
+    fn encode_row(&self, row: &Row, out: &mut Encoder) {
+        let cut = self.last_tick_ms.filter(|_| row.interval_ms != 0 && !row.kind.is_delta()).map(|tick_ms| {
+            let windows = &self.policy.windows;
+            let longest = window_ms(windows.state_seconds).max(window_ms(windows.control_seconds));
+            Cut { from: (tick_ms as u32).wrapping_sub(longest.max(stretch_ms(row.interval_ms))), tick: tick_ms as u32 }
+        });
+        let first = cut.map_or(0, |cut| self.samples.stale(row, cut));
+        let view = self.samples.view(row);
+        out.put_u8(row.flags);
+        out.put_u32(row.interval_ms);
+        out.put_u32(row.flat_since);
+        out.put_i64(row.start_ms);
+        out.put_u8(row.len - first as u8);
+        for at in first..usize::from(row.len) {
+            out.put_u32(view.time(at));
+            out.put_f64(view.value(at));
+            if row.kind != SeriesKind::Gauge {
+                out.put_i64(view.start(at));
+            }
+        }
+    }
+
+    fn decode_entry(&mut self, id: u32, resource: &Resource, input: &mut Decoder<'_>) -> Result<Entry, DecodeError> {
+        let series = input.get_u32()?;
+        let kind = match self.series.get_mut(series) {
+            Some(known) => {
+                known.resources += 1;
+                known.series.kind
+            }
+            None => return Err(input.error("series of a row")),
+        };
+        let tag = input.get_u8()?;
+        let row = match tag {
+            ROW_NONE => UNMATCHED,
+            ROW_REFUSED => REFUSED,
+            ROW_NUMERIC if !kind.is_histogram() => self.decode_row(id, series, kind, input)?,
+            ROW_HISTOGRAM if kind.is_histogram() => {
+                self.histograms.push(Some(decode_histogram(id, series, kind, input)?));
+                (self.histograms.len() - 1) as u32 | HISTOGRAM
+            }
+            _ => return Err(input.error("kind of row")),
+        };
+        let lanes = if tag == ROW_NONE { NO_LANES } else { self.lanes_for(resource, series) };
+        Ok(Entry { series, row, lanes })
+    }
+
+    fn decode_row(
+        &mut self,
+        id: u32,
+        series: u32,
+        kind: SeriesKind,
+        input: &mut Decoder<'_>,
+    ) -> Result<u32, DecodeError> {
+        let mut row = self.samples.new_row(id, series, kind);
+        row.flags = input.get_u8()? | flag::LIVE;
+        row.interval_ms = input.get_u32()?;
+        row.flat_since = input.get_u32()?;
+        let start_ms = input.get_i64()?;
+        let len = input.get_u8()?;
+        if usize::from(len) > SAMPLES_PER_ROW_MAX {
+            return Err(input.error("number of samples"));
+        }
+        row.start_ms = start_ms;
+        for _ in 0..len {
+            let (time, value) = (input.get_u32()?, input.get_f64()?);
+            let start_ms = if kind == SeriesKind::Gauge { 0 } else { input.get_i64()? };
+            self.samples.insert(&mut row, time, start_ms, value, None);
+        }
+        self.rows.push(row);
+        Ok((self.rows.len() - 1) as u32)
+    }
+}
+
+fn encode_histogram(row: &HistogramRow, out: &mut Encoder) {
+    out.put_u8(row.flags);
+    out.put_u32(row.interval_ms);
+    out.put_i64(row.seen_ms);
+    out.put_i64(row.floor_ms);
+    out.put_u32(row.snapshots.len() as u32);
+    for snapshot in &row.snapshots {
+        out.put_i64(snapshot.time_ms);
+        out.put_i64(snapshot.start_ms);
+        out.put_bool(snapshot.data.is_some());
+        if let Some(data) = &snapshot.data {
+            out.put_u64(data.count);
+            out.put_f64(data.sum);
+            out.put_i32(data.scale);
+            out.put_u64(data.zero);
+            out.put_i32(data.offset);
+            out.put_u64s(&data.buckets);
+        }
+    }
+}
+
+fn decode_histogram(
+    resource: u32,
+    series: u32,
+    kind: SeriesKind,
+    input: &mut Decoder<'_>,
+) -> Result<HistogramRow, DecodeError> {
+    let mut row = HistogramRow {
+        series,
+        resource,
+        kind,
+        flags: input.get_u8()? | flag::LIVE,
+        interval_ms: input.get_u32()?,
+        seen_ms: input.get_i64()?,
+        floor_ms: input.get_i64()?,
+        snapshots: Vec::new(),
+    };
+    for _ in 0..input.get_length(17, "histograms")? {
+        let (time_ms, start_ms) = (input.get_i64()?, input.get_i64()?);
+        let data = if input.get_bool()? {
+            Some(Buckets {
+                count: input.get_u64()?,
+                sum: input.get_f64()?,
+                scale: input.get_i32()?,
+                zero: input.get_u64()?,
+                offset: input.get_i32()?,
+                buckets: input.get_u64s()?.into(),
+            })
+        } else {
+            None
+        };
+        row.insert(Snapshot { time_ms, start_ms, data });
+    }
+    Ok(row)
+}
