@@ -1,0 +1,260 @@
+//! The map of cells, and the one writer's way into it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use arc_swap::ArcSwap;
+use headroom_model::CellSnapshot;
+use headroom_model::codec::DecodeError;
+use tokio::sync::watch;
+
+use crate::changes::Changes;
+use crate::names::{NameMatch, Names};
+use crate::view::CellView;
+
+/// A cell this much older than the newest one no longer holds back the epoch of an answer over several cells. What it
+/// publishes when it returns is marked as newer than every epoch handed out meanwhile.
+pub const LAG_SECONDS: i64 = 60;
+
+/// What became of a snapshot.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Applied {
+    /// It is what readers see.
+    Published,
+    /// Readers already had this epoch or a later one: a published epoch is never amended.
+    Old,
+    /// Its columns disagree with each other; readers keep what they had.
+    Inconsistent,
+}
+
+/// A persisted snapshot that cannot be read.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RestoreError(pub DecodeError);
+
+impl fmt::Display for RestoreError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "the persisted snapshot has no {} at byte {}", self.0.what, self.0.at)
+    }
+}
+
+impl std::error::Error for RestoreError {}
+
+/// A server that was found.
+#[derive(Clone)]
+pub struct Found {
+    /// Its cell.
+    pub view: Arc<CellView>,
+    /// Its row there.
+    pub row: u32,
+}
+
+impl Found {
+    /// The server's own name.
+    pub fn server(&self) -> &Arc<str> {
+        &self.view.snapshot.servers.server[self.row as usize]
+    }
+}
+
+/// The answer to a name.
+#[derive(Clone)]
+pub enum Lookup {
+    /// No cell, or not the one asked for, knows the name.
+    NotFound,
+    /// The server.
+    Found(Found),
+    /// Several servers answer to it.
+    Ambiguous(Vec<Found>),
+}
+
+/// The latest snapshot of every cell. Readers never wait; writers take turns.
+pub struct ReadModel {
+    cells: ArcSwap<BTreeMap<Arc<str>, Arc<CellView>>>,
+    kills: Mutex<Kills>,
+    version: watch::Sender<u64>,
+    grace_seconds: i64,
+}
+
+/// Where the kill switch is thrown, also for cells that are yet to come. Its lock is the writers' turn.
+#[derive(Default)]
+struct Kills {
+    everywhere: bool,
+    cells: BTreeSet<Arc<str>>,
+}
+
+impl Kills {
+    fn is_killed(&self, cell: &str) -> bool {
+        self.everywhere || self.cells.contains(cell)
+    }
+}
+
+impl ReadModel {
+    /// An empty model. A snapshot is stale when two of its ticks and `grace_seconds` have passed: some seconds on the
+    /// wall clock, for the way from the engine to here; 0 in event time, where no way takes time.
+    pub fn new(grace_seconds: i64) -> Self {
+        Self {
+            cells: ArcSwap::default(),
+            kills: Mutex::new(Kills::default()),
+            version: watch::Sender::new(0),
+            grace_seconds,
+        }
+    }
+
+    /// Makes a snapshot the one that readers see, unless they have a later one. The costly parts (index of names,
+    /// changes) are made before it becomes visible.
+    pub fn apply(&self, snapshot: impl Into<Arc<CellSnapshot>>) -> Applied {
+        self.publish(snapshot.into(), false)
+    }
+
+    /// Publishes a persisted snapshot, stale until an engine renews it.
+    ///
+    /// # Errors
+    /// If the bytes are damaged or of a newer version.
+    pub fn restore(&self, bytes: &[u8]) -> Result<Applied, RestoreError> {
+        let snapshot = CellSnapshot::decode(bytes).map_err(RestoreError)?;
+        Ok(self.publish(Arc::new(snapshot), true))
+    }
+
+    fn publish(&self, snapshot: Arc<CellSnapshot>, restored: bool) -> Applied {
+        let kills = self.kills.lock().unwrap_or_else(PoisonError::into_inner);
+        let cells = self.cells.load_full();
+        let old = cells.get(&snapshot.cell);
+        let is_old = |old: &Arc<CellView>| {
+            snapshot.epoch < old.epoch() || (snapshot.epoch == old.epoch() && (restored || !old.restored))
+        };
+        if old.is_some_and(is_old) {
+            return Applied::Old;
+        }
+        if !snapshot.is_consistent() {
+            return Applied::Inconsistent;
+        }
+        let names = names_of(&snapshot, old.map(|old| &old.names));
+        let newest = cells.values().map(|view| view.epoch()).max();
+        let changes = match old {
+            None => Changes::first(&snapshot, snapshot.epoch),
+            Some(old) => {
+                let lagged = newest.filter(|newest| newest.saturating_sub(old.epoch()) > lag_seconds(old));
+                let mark = lagged.map_or(snapshot.epoch, |newest| snapshot.epoch.max(newest.saturating_add(1)));
+                old.changes.next(&old.snapshot, &snapshot, &old.names, &names, mark)
+            }
+        };
+        let cell = Arc::clone(&snapshot.cell);
+        let view = CellView {
+            names,
+            changes: Arc::new(changes),
+            rollups: Arc::new(OnceLock::new()),
+            version: old.map_or_else(|| Arc::new(watch::Sender::new(0)), |old| Arc::clone(&old.version)),
+            grace_seconds: self.grace_seconds,
+            restored,
+            killed: kills.is_killed(&cell),
+            kill_moved: old.and_then(|old| old.kill_moved),
+            snapshot,
+        };
+        self.store([(cell, view)]);
+        Applied::Published
+    }
+
+    /// Throws or resets the kill switch, for a cell or for all. Thrown everywhere, it takes `cell: None` to reset it,
+    /// which resets those of single cells too.
+    pub fn kill(&self, cell: Option<&str>, thrown: bool) {
+        let mut kills = self.kills.lock().unwrap_or_else(PoisonError::into_inner);
+        match (cell, thrown) {
+            (None, true) => kills.everywhere = true,
+            (None, false) => *kills = Kills::default(),
+            (Some(cell), true) => {
+                kills.cells.insert(cell.into());
+            }
+            (Some(cell), false) => {
+                kills.cells.remove(cell);
+            }
+        }
+        let cells = self.cells.load_full();
+        let moved = cells.iter().filter(|(cell, view)| view.killed != kills.is_killed(cell));
+        let views: Vec<_> = moved
+            .map(|(cell, view)| {
+                let view = CellView { killed: !view.killed, kill_moved: Some(view.epoch()), ..(**view).clone() };
+                (Arc::clone(cell), view)
+            })
+            .collect();
+        self.store(views);
+    }
+
+    /// Swaps views in and tells the subscribers. The caller holds the writers' lock.
+    fn store(&self, views: impl IntoIterator<Item = (Arc<str>, CellView)>) {
+        let mut cells = (**self.cells.load()).clone();
+        let mut versions = Vec::new();
+        for (cell, view) in views {
+            versions.push(Arc::clone(&view.version));
+            cells.insert(cell, Arc::new(view));
+        }
+        self.cells.store(Arc::new(cells));
+        for version in &versions {
+            version.send_modify(|version| *version += 1);
+        }
+        if !versions.is_empty() {
+            self.version.send_modify(|version| *version += 1);
+        }
+    }
+
+    /// All cells at this moment, by name.
+    pub fn cells(&self) -> Arc<BTreeMap<Arc<str>, Arc<CellView>>> {
+        self.cells.load_full()
+    }
+
+    /// A cell.
+    pub fn cell(&self, cell: &str) -> Option<Arc<CellView>> {
+        self.cells.load().get(cell).cloned()
+    }
+
+    /// The server that answers to a name or alias, in one cell or in all of them.
+    pub fn find(&self, name: &str, cell: Option<&str>) -> Lookup {
+        let cells = self.cells.load();
+        let mut found = Vec::new();
+        let mut look_in = |view: &Arc<CellView>| match view.names.find(name) {
+            NameMatch::None => {}
+            NameMatch::Row(row) => found.push(Found { view: Arc::clone(view), row }),
+            NameMatch::Shared(rows) => {
+                found.extend(rows.into_iter().map(|row| Found { view: Arc::clone(view), row }));
+            }
+        };
+        match cell {
+            Some(cell) => cells.get(cell).into_iter().for_each(&mut look_in),
+            None => cells.values().for_each(&mut look_in),
+        }
+        match found.len() {
+            0 => Lookup::NotFound,
+            1 => found.pop().map_or(Lookup::NotFound, Lookup::Found),
+            _ => Lookup::Ambiguous(found),
+        }
+    }
+
+    /// Wakes whenever a cell, or any cell, is published anew or its kill switch moves. `None` if there is no such cell.
+    pub fn subscribe(&self, cell: Option<&str>) -> Option<watch::Receiver<u64>> {
+        match cell {
+            None => Some(self.version.subscribe()),
+            Some(cell) => self.cells.load().get(cell).map(|view| view.version.subscribe()),
+        }
+    }
+
+    /// The epoch of an answer over several cells: the smallest, so that nothing is missed and something may come twice,
+    /// except for cells that lag by more than [`LAG_SECONDS`]. `None` without cells.
+    pub fn shared_epoch<'a>(cells: impl Iterator<Item = &'a Arc<CellView>> + Clone) -> Option<i64> {
+        let newest = cells.clone().map(|view| view.epoch()).max()?;
+        cells.filter(|view| newest.saturating_sub(view.epoch()) <= lag_seconds(view)).map(|view| view.epoch()).min()
+    }
+}
+
+/// A cell with long ticks may be that much behind without lagging.
+fn lag_seconds(view: &CellView) -> i64 {
+    LAG_SECONDS.max(view.snapshot.tick_seconds.saturating_mul(3))
+}
+
+/// The index of a snapshot: the one before, if the table is the same or has the same content.
+fn names_of(snapshot: &CellSnapshot, previous: Option<&Arc<Names>>) -> Arc<Names> {
+    match previous {
+        Some(previous) if Arc::ptr_eq(previous.table(), &snapshot.servers) || **previous.table() == *snapshot.servers => {
+            Arc::clone(previous)
+        }
+        _ => Arc::new(Names::build(&snapshot.servers, previous.map(|names| &**names))),
+    }
+}

@@ -1,0 +1,174 @@
+//! What readers see after a sequence of snapshots.
+
+mod fixture;
+
+use std::sync::Arc;
+
+use fixture::{EPOCH, snapshot, table};
+use headroom_model::snapshot::ServerTable;
+use headroom_model::{CellSnapshot, Timestamp};
+use headroom_read_model::{Applied, CellView, HISTORY_SECONDS, Lookup, ReadModel};
+
+fn two() -> Arc<ServerTable> {
+    table(&[("web-1", &["10.0.0.1", "web-1.example.net"], "web"), ("web-2", &["10.0.0.2"], "web")])
+}
+
+fn with_would_admit(mut snapshot: CellSnapshot, row: usize, value: f32) -> CellSnapshot {
+    snapshot.decisions[1].would_admit[row] = value;
+    snapshot
+}
+
+fn view(model: &ReadModel) -> Arc<CellView> {
+    model.cell("eu-1").expect("the cell was applied")
+}
+
+fn changed(view: &CellView, since: i64) -> Vec<(usize, String)> {
+    let rows = 0..view.snapshot().len() as u32;
+    let name = |row: u32| view.snapshot().servers.server[row as usize].to_string();
+    let of_class = |class| rows.clone().filter(move |row| view.changed_since(class, *row, since));
+    (0..2).flat_map(|class| of_class(class).map(move |row| (class, name(row)))).collect()
+}
+
+fn removed(view: &CellView, since: i64) -> Vec<String> {
+    view.removed_since(since).map(|removal| removal.server.to_string()).collect()
+}
+
+#[test]
+fn an_older_or_equal_epoch_is_ignored_and_a_torn_snapshot_refused() {
+    let model = ReadModel::new(5);
+    assert_eq!(model.apply(snapshot("eu-1", EPOCH, two())), Applied::Published);
+    assert_eq!(model.apply(snapshot("eu-1", EPOCH, two())), Applied::Old);
+    assert_eq!(model.apply(snapshot("eu-1", EPOCH - 10, two())), Applied::Old);
+    let mut torn = snapshot("eu-1", EPOCH + 10, two());
+    torn.health.score.pop();
+    assert_eq!(model.apply(torn), Applied::Inconsistent);
+    assert_eq!(view(&model).epoch(), EPOCH);
+}
+
+#[test]
+fn only_decisions_that_changed_are_told_also_when_rows_move() {
+    let model = ReadModel::new(5);
+    let servers = two();
+    model.apply(snapshot("eu-1", EPOCH, servers.clone()));
+    model.apply(with_would_admit(snapshot("eu-1", EPOCH + 10, servers.clone()), 1, 0.5));
+    assert_eq!(changed(&view(&model), EPOCH), [(1, "web-2".into())]);
+    assert_eq!(changed(&view(&model), EPOCH + 10), []);
+    // The same servers in a table of other strings and another order; web-1 left its pool, which a decision shows.
+    let moved = table(&[("web-2", &["10.0.0.2"], "web"), ("web-1", &[], "db"), ("web-3", &[], "web")]);
+    model.apply(with_would_admit(snapshot("eu-1", EPOCH + 20, moved), 0, 0.5));
+    let expected: Vec<(usize, String)> =
+        vec![(0, "web-1".into()), (0, "web-3".into()), (1, "web-1".into()), (1, "web-3".into())];
+    assert_eq!(changed(&view(&model), EPOCH + 10), expected);
+    assert_eq!(changed(&view(&model), EPOCH).len(), 5);
+}
+
+#[test]
+fn a_new_policy_changes_every_decision() {
+    let model = ReadModel::new(5);
+    model.apply(snapshot("eu-1", EPOCH, two()));
+    let mut next = snapshot("eu-1", EPOCH + 10, two());
+    Arc::make_mut(&mut next.policy).lease_seconds = 90;
+    model.apply(next);
+    assert_eq!(changed(&view(&model), EPOCH).len(), 4);
+}
+
+#[test]
+fn removals_are_named_until_the_horizon_passes_them_or_the_server_returns() {
+    let model = ReadModel::new(5);
+    model.apply(snapshot("eu-1", EPOCH, two()));
+    assert_eq!(view(&model).horizon(), EPOCH);
+    let one = table(&[("web-2", &["10.0.0.2"], "web")]);
+    model.apply(snapshot("eu-1", EPOCH + 10, one.clone()));
+    assert_eq!(removed(&view(&model), EPOCH), ["web-1"]);
+    assert_eq!(removed(&view(&model), EPOCH + 10), [""; 0]);
+    model.apply(snapshot("eu-1", EPOCH + 20, two()));
+    assert_eq!(removed(&view(&model), EPOCH), [""; 0]);
+    model.apply(snapshot("eu-1", EPOCH + 30, one.clone()));
+    let late = EPOCH + 30 + HISTORY_SECONDS;
+    model.apply(snapshot("eu-1", late, one));
+    assert_eq!(view(&model).horizon(), EPOCH + 30);
+    assert_eq!(removed(&view(&model), EPOCH + 30), [""; 0]);
+}
+
+#[test]
+fn stale_is_what_is_two_ticks_and_the_grace_behind_or_not_yet_renewed() {
+    let at = |seconds| Timestamp::from_seconds(EPOCH + seconds);
+    let model = ReadModel::new(5);
+    let bytes = snapshot("eu-1", EPOCH, two()).encode();
+    assert_eq!(model.restore(&bytes), Ok(Applied::Published));
+    assert!(view(&model).is_stale(at(0)));
+    assert_eq!(model.apply(snapshot("eu-1", EPOCH, two())), Applied::Published);
+    for (seconds, stale) in [(-100, false), (0, false), (25, false), (26, true)] {
+        assert_eq!(view(&model).is_stale(at(seconds)), stale, "{seconds}");
+    }
+    assert!(model.restore(b"?").is_err());
+}
+
+#[test]
+fn a_name_in_two_cells_is_ambiguous_until_the_cell_decides() {
+    let model = ReadModel::new(5);
+    model.apply(snapshot("eu-1", EPOCH, two()));
+    model.apply(snapshot("us-1", EPOCH, table(&[("other", &["web-1"], "web")])));
+    let found = |name: &str, cell| match model.find(name, cell) {
+        Lookup::NotFound => vec![],
+        Lookup::Found(found) => vec![format!("{}/{}", found.view.snapshot().cell, found.server())],
+        Lookup::Ambiguous(found) => {
+            found.iter().map(|found| format!("{}/{}", found.view.snapshot().cell, found.server())).collect()
+        }
+    };
+    assert_eq!(found("web-1", None), ["eu-1/web-1", "us-1/other"]);
+    assert_eq!(found("web-1", Some("us-1")), ["us-1/other"]);
+    assert_eq!(found("10.0.0.2", None), ["eu-1/web-2"]);
+    assert_eq!(found("10.0.0.2", Some("us-1")), [""; 0]);
+    assert_eq!(found("10.0.0.2", Some("nowhere")), [""; 0]);
+}
+
+#[test]
+fn the_kill_switch_acts_at_once_also_on_cells_to_come_and_is_told_as_a_change() {
+    let model = ReadModel::new(5);
+    model.apply(snapshot("eu-1", EPOCH, two()));
+    let woken = model.subscribe(Some("eu-1")).expect("the cell exists");
+    model.kill(None, true);
+    assert!(view(&model).is_killed());
+    assert!(woken.has_changed().expect("the model lives"));
+    assert_eq!(changed(&view(&model), EPOCH).len(), 4);
+    model.apply(snapshot("us-1", EPOCH, table(&[("db-1", &[], "db")])));
+    assert!(model.cell("us-1").is_some_and(|view| view.is_killed()));
+    model.apply(snapshot("eu-1", EPOCH + 10, two()));
+    assert!(view(&model).is_killed());
+    assert_eq!(changed(&view(&model), EPOCH + 10), []);
+    model.kill(None, false);
+    assert!(!view(&model).is_killed());
+}
+
+/// A dead cell must not hold back the epoch of the others for ever; when it returns, whoever asked meanwhile is told.
+#[test]
+fn a_cell_that_lags_does_not_hold_back_the_others_and_misses_nobody_on_return() {
+    let model = ReadModel::new(5);
+    model.apply(snapshot("eu-1", EPOCH, two()));
+    for tick in 0..10 {
+        model.apply(snapshot("us-1", EPOCH + tick * 10, table(&[("db-1", &[], "db")])));
+    }
+    let handed_out = ReadModel::shared_epoch(model.cells().values()).expect("there are cells");
+    assert_eq!(handed_out, EPOCH + 90);
+    model.apply(with_would_admit(snapshot("eu-1", EPOCH + 80, two()), 0, 0.5));
+    assert_eq!(changed(&view(&model), handed_out), [(1, "web-1".into())]);
+    assert_eq!(ReadModel::shared_epoch(model.cells().values()), Some(EPOCH + 80));
+}
+
+#[test]
+fn roll_ups_count_states_and_shares_per_pool() {
+    let model = ReadModel::new(5);
+    let servers = table(&[("a", &[], "web"), ("b", &[], "web"), ("c", &[], "db")]);
+    let mut snapshot = with_would_admit(snapshot("eu-1", EPOCH, servers), 0, 0.5);
+    snapshot.health.score = vec![0.2, f32::NAN, 0.8];
+    snapshot.health.load_state[1] = 0;
+    model.apply(snapshot);
+    let view = view(&model);
+    let pools: Vec<_> = view.pool_rollups().iter().map(|p| (p.servers, p.load_states, p.score_min)).collect();
+    assert_eq!(pools[1..], [(2, [1, 0, 1, 0, 0], 0.2), (1, [0, 0, 1, 0, 0], 0.8)]);
+    assert!(pools[0].0 == 0 && pools[0].2.is_nan());
+    let cell = view.rollup();
+    assert_eq!((cell.servers, cell.score_median, cell.classes[1].limited), (3, 0.2, 1));
+    assert!((cell.classes[1].would_admit_mean - 2.5 / 3.0).abs() < 1e-9);
+}
