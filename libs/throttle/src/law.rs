@@ -14,6 +14,8 @@ use headroom_model::policy::ClassSpec;
 const STEPS_PER_WINDOW: f64 = 3.0;
 /// Below a set-point by less than this, a class neither rises nor falls.
 pub(crate) const DEADBAND: f64 = 0.15;
+/// So far below its set-point a class rises by all it may.
+const ROOM_FULL: f64 = 1.0;
 /// A fraction below this is as good as none: it falls to the floor.
 const FRACTION_MIN: f64 = 0.02;
 
@@ -27,11 +29,16 @@ pub(crate) fn cut(class: &ClassSpec, set_point: f64, fraction: f64, pressure: f6
     cut.max(class.floor).min(fraction)
 }
 
-/// The fraction after a rise.
-pub(crate) fn rise(class: &ClassSpec, fraction: f64, span: f64) -> f64 {
+/// The fraction after a rise at this pressure, which must be below the set-point.
+///
+/// The rise is proportional too: all of `rise_max` from [`ROOM_FULL`] below the set-point on, and as much less as the
+/// pressure is nearer to it. So a class creeps up to its set-point, where a step too far starts the next cut, and runs
+/// when the surge has passed; one constant rate is too lively there or too slow here.
+pub(crate) fn rise(class: &ClassSpec, set_point: f64, fraction: f64, pressure: f64, span: f64) -> f64 {
     // From near nothing a class doubles, so that its first steps are not its largest.
     let relative = STEPS_PER_WINDOW * fraction.max(FRACTION_MIN) / 2.0;
-    (fraction + class.rise_max.min(relative) * span).max(class.floor.min(fraction + class.rise_max * span)).min(1.0)
+    let room = ((set_point - pressure) / ROOM_FULL).clamp(0.0, 1.0);
+    (fraction + class.rise_max.min(relative) * room * span).min(1.0)
 }
 
 /// The fraction after a ramp of `seconds` towards `target`, up or down, by at most `per_minute`.
@@ -99,7 +106,7 @@ mod tests {
 
     #[test]
     fn power_is_the_power() {
-        for base in [1e-9, 0.01, 0.125, 0.5, 0.7071, 0.9, 0.999_999, 1.0] {
+        for base in [1e-9, 0.01, 0.125, 0.5, 0.7, 0.9, 0.999_999, 1.0] {
             for exponent in [0.0, 1.0 / 30.0, 1.0 / 3.0, 0.4, 1.0, 2.5, 3.0] {
                 let (found, expected) = (power(base, exponent), f64::powf(base, exponent));
                 assert!((found / expected - 1.0).abs() < 1e-12, "{base}^{exponent}: {found} {expected}");
@@ -129,17 +136,21 @@ mod tests {
             let span = 1.0 / f64::from(steps);
             let cut = (0..steps).fold(1.0, |f, _| cut(&class, 0.7, f, 0.8, span));
             let limit = (0..steps).fold(1.0, |f, _| super::cut(&class, 0.7, f, 3.0, span));
-            let risen = (0..steps).fold(0.5, |f, _| rise(&class, f, span));
+            let risen = (0..steps).fold(0.5, |f, _| rise(&class, 0.7, f, -1.0, span));
             assert!(is_near(cut, 0.875 * 0.875 * 0.875), "{steps}: {cut}");
             assert!(is_near(limit, 0.125) && is_near(risen, 0.575), "{steps}: {limit} {risen}");
         }
     }
 
     #[test]
-    fn a_rise_starts_small_and_ends_at_one() {
+    fn a_rise_starts_small_ends_at_one_and_creeps_near_the_set_point() {
         let class = class(0.0, 0.125, 0.3);
-        assert!(is_near(rise(&class, 0.0, 1.0 / 3.0), 0.01));
-        assert!(is_near(rise(&class, 0.99, 1.0), 1.0));
+        for (fraction, pressure, span, expected) in
+            [(0.0, -1.0, 1.0 / 3.0, 0.01), (0.99, -1.0, 1.0, 1.0), (0.5, -0.3, 1.0, 0.8), (0.5, 0.5, 1.0, 0.56)]
+        {
+            let found = rise(&class, 0.7, fraction, pressure, span);
+            assert!(is_near(found, expected), "{fraction} {pressure}: {found}");
+        }
     }
 
     #[test]

@@ -426,7 +426,7 @@ impl Situation<'_> {
         if in_use && !higher_are_whole {
             return stay(DecisionReason::HigherClass);
         }
-        let risen = law::rise(spec, fraction, self.span);
+        let risen = law::rise(spec, set_point, fraction, self.pressure, self.span);
         if self.has_lost && risen > safe.max(spec.floor) {
             return Proposal { fraction: safe.max(spec.floor).max(fraction), reason: DecisionReason::LostSignal };
         }
