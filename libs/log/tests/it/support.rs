@@ -64,8 +64,11 @@ pub fn small() -> DiskLogOptions {
     }
 }
 
+/// Records with their positions.
+pub type Records = Vec<(u64, Arc<LogRecord>)>;
+
 /// Everything a log gives from `from` to its end: records, and what was reported as damaged.
-pub fn read_all(log: &dyn SampleLog, from: u64) -> (Vec<(u64, Arc<LogRecord>)>, Vec<(u64, u64)>) {
+pub fn read_all(log: &dyn SampleLog, from: u64) -> (Records, Vec<(u64, u64)>) {
     let (mut records, mut damaged) = (Vec::new(), Vec::new());
     let mut reader = log.reader(0, Position(from)).unwrap();
     loop {
