@@ -267,9 +267,10 @@ impl HealthState {
         let rules = &tick.servers.rule[from..to];
         if let ThresholdKind::Relative { floor, baseline_min_seconds } = spec.threshold_kind {
             for place in 0..length {
-                let usual = state.usual(tick, from + place, baseline_min_seconds).max(floor);
-                // Nothing is a multiple of nothing.
-                let usual = if usual > 0.0 { usual } else { f64::NAN };
+                let observed = state.usual(tick, from + place, baseline_min_seconds);
+                // Nothing is a multiple of nothing, and the floor of what is unknown is unknown (`max` would hide it).
+                let known = !observed.is_nan() && observed.max(floor) > 0.0;
+                let usual = if known { observed.max(floor) } else { f64::NAN };
                 let scale = tick.scale(signal, rules[place]);
                 pressures[place] = scale.pressure(values[place] / usual);
                 state_pressures[place] = scale.pressure(state_values[place] / usual);
