@@ -72,11 +72,14 @@ class Running:
             "OTLP_GRPC_ENDPOINT": self.service.grpc,
             "OTLP_HTTP_ENDPOINT": self.service.otlp,
         }
+        command = list(sender.command)
         if host and sender.host_by_environment:
             environment["OTEL_RESOURCE_ATTRIBUTES"] = f"host.name={host}"
+        elif not host and not sender.host_by_environment:
+            command.append("--set=service::pipelines::metrics::processors=[]")
         with open(self.log(sender), "wb") as log:
             self.processes[sender.name] = subprocess.Popen(
-                ["timeout", str(self.seconds + 10), *map(str, sender.command)],
+                ["timeout", str(self.seconds + 10), *map(str, command)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -2,12 +2,14 @@
 
 import subprocess
 
-from headroom import EXECUTABLE
+from headroom import EXECUTABLE, free_ports
 
 
 def test_demo_runs_to_its_end(tmp_path):
+    grpc, http, api = (f"127.0.0.1:{port}" for port in free_ports(3))
+    command = [EXECUTABLE, "demo", "--seconds", "60", "--otlp-grpc", grpc, "--otlp-http", http, "--http", api]
     run = subprocess.run(
-        [EXECUTABLE, "demo"], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120, cwd=tmp_path
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120, cwd=tmp_path
     )
     said = (run.stdout + run.stderr).lower()
     assert run.returncode == 0, said[-3000:]

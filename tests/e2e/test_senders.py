@@ -21,18 +21,22 @@ class Fleet:
         self.missing = missing
         self.first = {}
 
+    def wait_for_first_records(self):
+        """All senders at once: otherwise the windows of the first would be empty again when the last one is looked at."""
+        for name, sender in SENDERS.items():
+            if not self.missing[name]:
+                # The Java agent sends its first metrics up to 22 s after its start on a busy machine.
+                self.first[name] = wait_until(
+                    lambda: self.service.server(host_of(sender)), f"a record of {host_of(sender)}; {self.why(sender)}", 90
+                )
+
     def record(self, sender):
         """The record of the sender's host once its windows are full."""
-        if reason := self.missing.get(sender.name):
+        if reason := self.missing[sender.name]:
             pytest.skip(reason)
-        # The Java agent sends its first metrics up to 22 s after its start on a busy machine.
-        first = self.first.get(sender.name) or wait_until(
-            lambda: self.service.server(host_of(sender)), f"a record of {host_of(sender)}; {self.why(sender)}", 90
-        )
-        self.first[sender.name] = first
+        settled = self.first[sender.name]["epoch"] + SETTLED_SECONDS
         return wait_until(
-            lambda: (record := self.service.server(host_of(sender)))["epoch"] >= first["epoch"] + SETTLED_SECONDS
-            and record,
+            lambda: (record := self.service.server(host_of(sender)))["epoch"] >= settled and record,
             f"{SETTLED_SECONDS} s of ticks after the first record of {host_of(sender)}",
             SETTLED_SECONDS + 30,
             every=0.5,
@@ -56,9 +60,13 @@ def fleet(component, tmp_path_factory):
         for name, sender in SENDERS.items():
             if not missing[name]:
                 running.start(sender, host_of(sender))
-        yield Fleet(service, running, recorder, missing)
-        running.stop()
-    service.stop()
+        fleet = Fleet(service, running, recorder, missing)
+        try:
+            fleet.wait_for_first_records()
+            yield fleet
+        finally:
+            running.stop()
+            service.stop()
 
 
 def senders_of(*dialects):
