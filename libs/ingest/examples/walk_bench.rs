@@ -30,7 +30,10 @@ fn request(points_per_metric: &[usize]) -> ExportMetricsServiceRequest {
         points_per_metric.iter().enumerate().map(move |(at, points)| {
             let data_points = (0..*points)
                 .map(|point| NumberDataPoint {
-                    attributes: vec![attribute("device", format!("nvme{point}n1")), attribute("state", "idle".to_owned())],
+                    attributes: vec![
+                        attribute("device", format!("nvme{point}n1")),
+                        attribute("state", "idle".to_owned()),
+                    ],
                     start_time_unix_nano: 1_795_000_000_000_000_000,
                     time_unix_nano: 1_795_255_210_000_000_000,
                     value: Some(number_data_point::Value::AsDouble((host * at + point) as f64)),

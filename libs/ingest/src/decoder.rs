@@ -106,7 +106,7 @@ impl Decoder {
         let mut walk = Walk::new(&mut self.interner, &mut self.scratch, &self.identity, &self.limits, points);
         walk.request(body).map_err(|error| DecodeError::wire(error, body))?;
         let (builder, mut report) = (walk.builder, walk.report);
-        if builder.len() > 0 {
+        if !builder.is_empty() {
             // A little less than it was, so that the next body of this sender fits without growing.
             self.bytes_per_point = (body.len() / builder.len()).saturating_sub(1).max(16);
         }

@@ -1,8 +1,8 @@
 //! Decompression with a bound on both sides, as OTLP demands: a few kilobytes of gzip can hold gigabytes.
 //!
 //! Output is produced in steps and stops at the bound, so a bomb costs at most the bound. zstd may also claim a window of
-//! 128 MiB before it has sent a byte; the window is bounded by the size of a body, because a frame that fits the body
-//! never needs more.
+//! 128 MiB before it has sent a byte. The window is bounded too: by the size of a body, but never below the 8 MiB that
+//! RFC 8878 asks every decoder to support, because an encoder that streams claims its level's window for a single byte.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -23,10 +23,16 @@ impl Encoding {
     /// The encoding that a `Content-Encoding` (or `grpc-encoding`) header names, `None` if it is not one of ours.
     pub fn from_header(value: &str) -> Option<Self> {
         let value = value.trim();
-        [("", Self::Identity), ("identity", Self::Identity), ("gzip", Self::Gzip), ("x-gzip", Self::Gzip), ("zstd", Self::Zstd)]
-            .into_iter()
-            .find(|(name, _)| value.eq_ignore_ascii_case(name))
-            .map(|(_, encoding)| encoding)
+        [
+            ("", Self::Identity),
+            ("identity", Self::Identity),
+            ("gzip", Self::Gzip),
+            ("x-gzip", Self::Gzip),
+            ("zstd", Self::Zstd),
+        ]
+        .into_iter()
+        .find(|(name, _)| value.eq_ignore_ascii_case(name))
+        .map(|(_, encoding)| encoding)
     }
 }
 
@@ -82,8 +88,8 @@ impl fmt::Display for DecompressError {
 
 impl std::error::Error for DecompressError {}
 
-/// Smallest and largest zstd window as powers of two: what the format allows, and what decoders must support at most.
-const ZSTD_WINDOW_LOG: (u32, u32) = (10, 27);
+/// Least and greatest bound of zstd's window, as powers of two: 8 MiB and 128 MiB.
+const ZSTD_WINDOW_LOG: (u32, u32) = (23, 27);
 
 /// Room for output per byte of input at the start; it grows up to the bound as the output does.
 const EXPECTED_RATIO: usize = 4;
@@ -102,7 +108,9 @@ pub fn decompress(encoding: Encoding, received: &[u8], limits: BodyLimits) -> Re
         _ if received.is_empty() => Vec::new(),
         Encoding::Identity if received.len() > bytes_max => return Err(DecompressError::BodyTooLarge { bytes_max }),
         Encoding::Identity => return Ok(Cow::Borrowed(received)),
-        Encoding::Gzip => read_bounded(flate2::bufread::MultiGzDecoder::new(received), received.len(), bytes_max).map_err(corrupt)?,
+        Encoding::Gzip => {
+            read_bounded(flate2::bufread::MultiGzDecoder::new(received), received.len(), bytes_max).map_err(corrupt)?
+        }
         Encoding::Zstd => {
             let mut decoder = zstd::stream::read::Decoder::with_buffer(received).map_err(corrupt)?;
             let window_log = (usize::BITS - bytes_max.leading_zeros()).clamp(ZSTD_WINDOW_LOG.0, ZSTD_WINDOW_LOG.1);

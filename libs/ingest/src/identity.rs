@@ -135,10 +135,12 @@ impl NameRule {
         match self {
             Self::Attribute(key) => value(attributes, key).map(str::to_owned),
             Self::Template(parts) => parts.iter().try_fold(String::new(), |name, part| {
-                Some(name + match part {
-                    TemplatePart::Text(text) => text,
-                    TemplatePart::Attribute(key) => value(attributes, key)?,
-                })
+                Some(
+                    name + match part {
+                        TemplatePart::Text(text) => text,
+                        TemplatePart::Attribute(key) => value(attributes, key)?,
+                    },
+                )
             }),
         }
     }

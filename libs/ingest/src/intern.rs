@@ -352,7 +352,12 @@ impl Interner {
     }
 
     /// Adds the resource that [`Self::find_resource`] did not find.
-    pub(crate) fn add_resource(&mut self, bytes: &[u8], hash: u64, outcome: Result<Arc<Resource>, RejectReason>) -> u32 {
+    pub(crate) fn add_resource(
+        &mut self,
+        bytes: &[u8],
+        hash: u64,
+        outcome: Result<Arc<Resource>, RejectReason>,
+    ) -> u32 {
         let at = self.resources.len() as u32;
         self.created_resources += 1;
         self.cached_bytes += bytes.len() + size_of::<ResourceEntry>();

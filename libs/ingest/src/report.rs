@@ -95,7 +95,10 @@ impl RejectReason {
                 identity.accepted_attributes().join(", ")
             ),
             Self::IdentityTooLong => {
-                format!("a name of the server, its cell, pool or sender has more than {} bytes", limits.identity_bytes_max)
+                format!(
+                    "a name of the server, its cell, pool or sender has more than {} bytes",
+                    limits.identity_bytes_max
+                )
             }
             Self::NoMetricName => "the metric has no name".to_owned(),
             Self::MetricNameTooLong => {
@@ -107,9 +110,11 @@ impl RejectReason {
             Self::NoTime => "the point has no timeUnixNano".to_owned(),
             Self::TimeOutOfRange => "a time of the point is after the year 2262".to_owned(),
             Self::NoValue => "the point has neither asDouble nor asInt and is not flagged NO_RECORDED_VALUE".to_owned(),
-            Self::BadHistogram => "bounds are not ascending, or there is not one bucket more than bounds, or scale and \
+            Self::BadHistogram => {
+                "bounds are not ascending, or there is not one bucket more than bounds, or scale and \
                                    offset are out of range"
-                .to_owned(),
+                    .to_owned()
+            }
             Self::TooManyBuckets => {
                 format!("the point has more than {} buckets or quantiles", limits.buckets_per_point_max)
             }
@@ -176,7 +181,9 @@ impl IngestReport {
         let mut reasons: Vec<String> = self
             .rejections()
             .take(REASONS_IN_MESSAGE_MAX)
-            .map(|(reason, points)| format!("{points} of them: {} ({})", reason.explain(limits, identity), reason.as_str()))
+            .map(|(reason, points)| {
+                format!("{points} of them: {} ({})", reason.explain(limits, identity), reason.as_str())
+            })
             .collect();
         let more = self.rejections().count().saturating_sub(REASONS_IN_MESSAGE_MAX);
         if more > 0 {

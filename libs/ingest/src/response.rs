@@ -183,7 +183,8 @@ impl Status {
         write_quoted(cut(&self.message), &mut out);
         let mut details = Vec::new();
         if !self.violations.is_empty() {
-            let mut detail = "{\"@type\":\"type.googleapis.com/google.rpc.BadRequest\",\"fieldViolations\":[".to_owned();
+            let mut detail =
+                "{\"@type\":\"type.googleapis.com/google.rpc.BadRequest\",\"fieldViolations\":[".to_owned();
             for (at, (field, description)) in self.violations.iter().enumerate() {
                 detail.push_str(if at == 0 { "{\"field\":" } else { ",{\"field\":" });
                 write_quoted(cut(field), &mut detail);

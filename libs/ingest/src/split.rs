@@ -28,17 +28,20 @@ pub fn by_partition(batch: SampleBatch, partitions: u32) -> Vec<(u32, SampleBatc
     for row in 0..points.value.len() {
         let (resource, series) = (points.resource[row], points.series[row]);
         let part = parts.entry(of[resource as usize]).or_default();
-        let resource = part.resources.index(resource, || part.builder.add_resource(Arc::clone(&batch.resources[resource as usize])));
+        let resource = part
+            .resources
+            .index(resource, || part.builder.add_resource(Arc::clone(&batch.resources[resource as usize])));
         let series = part.series.index(series, || part.builder.add_series(Arc::clone(&batch.series[series as usize])));
         part.builder.push(resource, series, points.start_ns[row], points.time_ns[row], points.value[row]);
     }
     for point in batch.histograms {
         let part = parts.entry(of[point.resource as usize]).or_default();
-        let resource = part.resources.index(point.resource, || {
-            part.builder.add_resource(Arc::clone(&batch.resources[point.resource as usize]))
-        });
-        let series =
-            part.series.index(point.series, || part.builder.add_series(Arc::clone(&batch.series[point.series as usize])));
+        let resource = part
+            .resources
+            .index(point.resource, || part.builder.add_resource(Arc::clone(&batch.resources[point.resource as usize])));
+        let series = part
+            .series
+            .index(point.series, || part.builder.add_series(Arc::clone(&batch.series[point.series as usize])));
         part.builder.push_histogram(HistogramPoint { resource, series, ..point });
     }
     parts.into_iter().map(|(partition, part)| (partition, part.builder.finish())).collect()
@@ -76,8 +79,11 @@ pub fn merge(mut batches: Vec<SampleBatch>) -> SampleBatch {
             .iter()
             .map(|entry| resources.index(entry, hash_resource, |entry| builder.add_resource(entry)))
             .collect();
-        let new_series: Vec<u32> =
-            batch.series.iter().map(|entry| series.index(entry, hash_series, |entry| builder.add_series(entry))).collect();
+        let new_series: Vec<u32> = batch
+            .series
+            .iter()
+            .map(|entry| series.index(entry, hash_series, |entry| builder.add_series(entry)))
+            .collect();
         let points = &batch.points;
         for row in 0..points.value.len() {
             let resource = new_resources[points.resource[row] as usize];

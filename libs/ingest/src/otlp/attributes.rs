@@ -263,7 +263,9 @@ mod tests {
 
     #[test]
     fn base64_there_and_back() {
-        for (bytes, text) in [(&b""[..], ""), (b"f", "Zg=="), (b"fo", "Zm8="), (b"foo", "Zm9v"), (&[0xfb, 0xff], "+/8=")] {
+        for (bytes, text) in
+            [(&b""[..], ""), (b"f", "Zg=="), (b"fo", "Zm8="), (b"foo", "Zm9v"), (&[0xfb, 0xff], "+/8=")]
+        {
             assert_eq!(base64(bytes), text);
             assert_eq!(base64_decode(text).as_deref(), Some(bytes));
         }

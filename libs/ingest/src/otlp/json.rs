@@ -30,8 +30,7 @@ fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(deserial
 }
 
 macro_rules! message {
-    ($(#[$doc:meta])* $name:ident { $($field:ident: $type:ty,)* }) => {
-        $(#[$doc])*
+    ($name:ident { $($field:ident: $type:ty),* $(,)? }) => {
         #[derive(Default, Deserialize)]
         #[serde(rename_all = "camelCase")]
         struct $name {
@@ -44,7 +43,7 @@ message!(Request { resource_metrics: Vec<ResourceMetrics>, });
 message!(ResourceMetrics { resource: Resource, scope_metrics: Vec<ScopeMetrics>, });
 message!(Resource { attributes: Vec<KeyValue>, });
 message!(ScopeMetrics { scope: Scope, metrics: Vec<Metric>, });
-message!(Scope { name: String, });
+message!(Scope { name: String });
 message!(Metric {
     name: String,
     unit: String,
@@ -94,8 +93,8 @@ message!(SummaryPoint {
     quantile_values: Vec<QuantileValue>,
     flags: Integer<u32>,
 });
-message!(QuantileValue { quantile: Double, value: Double, });
-message!(KeyValue { key: String, value: AnyValue, });
+message!(QuantileValue { quantile: Double, value: Double });
+message!(KeyValue { key: String, value: AnyValue });
 message!(AnyValue {
     string_value: Option<String>,
     bool_value: Option<bool>,
@@ -143,10 +142,14 @@ impl<'de, T: TryFrom<i128>> Deserialize<'de> for Integer<T> {
                 write!(f, "an integer of type {}, as a number or a string", std::any::type_name::<T>())
             }
             fn visit_u64<E: de::Error>(self, value: u64) -> Result<Self::Value, E> {
-                T::try_from(i128::from(value)).map(Integer).map_err(|_| E::invalid_value(de::Unexpected::Unsigned(value), &self))
+                T::try_from(i128::from(value))
+                    .map(Integer)
+                    .map_err(|_| E::invalid_value(de::Unexpected::Unsigned(value), &self))
             }
             fn visit_i64<E: de::Error>(self, value: i64) -> Result<Self::Value, E> {
-                T::try_from(i128::from(value)).map(Integer).map_err(|_| E::invalid_value(de::Unexpected::Signed(value), &self))
+                T::try_from(i128::from(value))
+                    .map(Integer)
+                    .map_err(|_| E::invalid_value(de::Unexpected::Signed(value), &self))
             }
             fn visit_f64<E: de::Error>(self, value: f64) -> Result<Self::Value, E> {
                 let whole = value.fract() == 0.0 && value.abs() < 2f64.powi(64);
@@ -189,10 +192,9 @@ impl<'de> Deserialize<'de> for Double {
                     "Infinity" => Ok(Double(f64::INFINITY)),
                     "-Infinity" => Ok(Double(f64::NEG_INFINITY)),
                     // Rust also reads `inf` and `nan`, which are not JSON's.
-                    number if number.ends_with(|c: char| c.is_ascii_digit() || c == '.') => number
-                        .parse()
-                        .map(Double)
-                        .map_err(|_| E::invalid_value(de::Unexpected::Str(value), &self)),
+                    number if number.ends_with(|c: char| c.is_ascii_digit() || c == '.') => {
+                        number.parse().map(Double).map_err(|_| E::invalid_value(de::Unexpected::Str(value), &self))
+                    }
                     _ => Err(E::invalid_value(de::Unexpected::Str(value), &self)),
                 }
             }
@@ -364,10 +366,10 @@ impl AnyValue {
 
 message!(TraceRequest { resource_spans: Vec<ResourceSpans>, });
 message!(ResourceSpans { scope_spans: Vec<ScopeSpans>, });
-message!(ScopeSpans { spans: Ignored, });
+message!(ScopeSpans { spans: Ignored });
 message!(LogsRequest { resource_logs: Vec<ResourceLogs>, });
 message!(ResourceLogs { scope_logs: Vec<ScopeLogs>, });
-message!(ScopeLogs { log_records: Ignored, });
+message!(ScopeLogs { log_records: Ignored });
 
 /// An array of which only the length counts.
 #[derive(Default)]

@@ -533,7 +533,8 @@ impl<'d> Walk<'d> {
 
     fn read_series(&mut self, metric: u32, attributes: &[u8], extra: &[u8]) -> Result<Series, Fault> {
         let (name, unit, kind, role) = self.interner.metric(metric);
-        let (mut name, mut unit, scope) = (Arc::clone(name), Arc::clone(unit), Arc::clone(self.interner.scope_name(metric)));
+        let (mut name, mut unit, scope) =
+            (Arc::clone(name), Arc::clone(unit), Arc::clone(self.interner.scope_name(metric)));
         match role {
             Role::Plain | Role::Quantile => {}
             Role::Count => (name, unit) = (self.interner.text(&format!("{name}_count")), self.interner.text("")),

@@ -1,0 +1,14 @@
+//! The decoder against prost, and the small parts by themselves.
+#![allow(clippy::unwrap_used)]
+
+mod answers;
+mod decompression;
+mod fixtures;
+mod generate;
+mod identity;
+mod json;
+mod limits;
+mod oracle;
+mod protobuf;
+mod scramble;
+mod splitting;
