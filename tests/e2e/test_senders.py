@@ -93,7 +93,9 @@ def test_record(fleet, sender):
     assert 0 <= record["confidence"] <= 1
     # Sent every second; an answer with the age of a whole window would have come from somewhere else.
     assert 0 <= record["lastSampleAgeSeconds"] < 10
-    assert record["loadState"] in ("underloaded", "normal", "overloaded", "critical"), record
+    # The Java agent says nothing of the machine, only of its own process and its requests.
+    if sender.dialect != "java":
+        assert record["loadState"] in ("underloaded", "normal", "overloaded", "critical"), record
     assert record["mode"] == "observe"
     assert len(record["reasons"]) <= 3
     assert record["signals"]
@@ -126,7 +128,7 @@ def test_cpu_agrees_with_the_kernel(fleet, sender):
 @pytest.mark.parametrize("sender", senders_of("python", "node", "collector"))
 def test_memory_agrees_with_the_kernel(fleet, sender):
     record = fleet.record(sender)
-    used = signal(record, "memory_used")
+    used = signal(record, "memory_used_share")
     least, most = fleet.recorder.memory_used(record["epoch"] - 40, record["epoch"])
     # No sender of these has MemAvailable itself: they count kernel memory and shared memory in different ways.
     assert 0 < used
@@ -136,7 +138,7 @@ def test_memory_agrees_with_the_kernel(fleet, sender):
 @pytest.mark.parametrize("sender", senders_of("collector"))
 def test_filesystem_agrees_with_the_kernel(fleet, sender):
     record = fleet.record(sender)
-    used = signal(record, "filesystem_used")
+    used = signal(record, "filesystem_full")
     shares = [share for mountpoint in writable_mounts() for share in filesystem_used(mountpoint)]
     assert any(abs(used - share) < 0.01 for share in shares), (used, shares)
 
@@ -151,10 +153,8 @@ def writable_mounts():
 @pytest.mark.parametrize("sender", senders_of("java"))
 def test_one_in_ten_requests_fails(fleet, sender):
     """HelloHeadroom answers every tenth request with 500, and that is what its error ratio has to be."""
-    record = fleet.record(sender)
-    ratios = [each for each in record["signals"] if each["family"] == "errors" and each["value"] is not None]
-    assert ratios, record["signals"]
-    assert any(0.05 < each["value"] < 0.15 for each in ratios), ratios
+    ratio = signal(fleet.record(sender), "http_error_ratio")
+    assert 0.07 < ratio < 0.13, ratio
 
 
 def test_senders_were_answered_without_a_complaint(fleet):
