@@ -16,9 +16,7 @@ use crate::ingest::window_ms;
 use crate::numeric::stretch_ms;
 use crate::samples::{Cut, Row, flag};
 use crate::series::{NO_LANES, SeriesTable};
-use crate::store::{
-    Entry, HISTOGRAM, NO_SLOT, REFUSED, ResourceId, ResourceState, UNMATCHED, WindowStore,
-};
+use crate::store::{Entry, HISTOGRAM, NO_SLOT, REFUSED, ResourceId, ResourceState, UNMATCHED, WindowStore};
 
 /// Version of the form; older ones open, newer ones are refused.
 const VERSION: u8 = 1;
@@ -176,7 +174,7 @@ impl WindowStore {
         let row = match tag {
             ROW_NONE => UNMATCHED,
             ROW_REFUSED => REFUSED,
-            ROW_NUMERIC if !kind.is_histogram() => self.decode_row(id, series, kind, input)?,
+            ROW_NUMERIC if !kind.is_histogram() => self.decode_row(id, kind, input)?,
             ROW_HISTOGRAM if kind.is_histogram() => {
                 self.histograms.push(Some(decode_histogram(id, series, kind, input)?));
                 (self.histograms.len() - 1) as u32 | HISTOGRAM
@@ -187,14 +185,8 @@ impl WindowStore {
         Ok(Entry { series, row, lanes })
     }
 
-    fn decode_row(
-        &mut self,
-        id: u32,
-        series: u32,
-        kind: SeriesKind,
-        input: &mut Decoder<'_>,
-    ) -> Result<u32, DecodeError> {
-        let mut row = self.samples.new_row(id, series, kind);
+    fn decode_row(&mut self, id: u32, kind: SeriesKind, input: &mut Decoder<'_>) -> Result<u32, DecodeError> {
+        let mut row = self.samples.new_row(id, kind);
         row.flags = input.get_u8()? | flag::LIVE;
         row.interval_ms = input.get_u32()?;
         row.flat_since = input.get_u32()?;

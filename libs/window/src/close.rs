@@ -6,14 +6,14 @@
 //! while its samples are still in the nearest cache.
 
 use arrow_schema::ArrowError;
-use headroom_model::policy::WindowFunction;
+use headroom_model::policy::{Fold, WindowFunction};
 use headroom_model::{SeriesKind, Timestamp};
 use rustc_hash::FxHashSet;
 
-use crate::batch::{Quality, WindowBatch};
+use crate::batch::{NO_SOURCE, Quality, WindowBatch};
 use crate::chunked::Chunked;
 use crate::config::{FLAT_SAMPLES, ROW_SILENT_MS, WindowCounters};
-use crate::fold::{InputFold, merges};
+use crate::fold::{InputFold, InputValues, merges};
 use crate::histogram::{HistogramRow, HistogramSum};
 use crate::ingest::window_ms;
 use crate::lanes::LaneEntry;
@@ -99,7 +99,8 @@ impl WindowStore {
     fn judge_first_samples(&mut self, tick_ms: i64) {
         for at in 0..self.resources.len() {
             let Some(state) = &self.resources[at] else { continue };
-            let near = state.low_ms > tick_ms.saturating_sub(RANGE_MS) && state.high_ms < tick_ms.saturating_add(RANGE_MS);
+            let near =
+                state.low_ms > tick_ms.saturating_sub(RANGE_MS) && state.high_ms < tick_ms.saturating_add(RANGE_MS);
             if state.high_ms == i64::MIN || near {
                 continue;
             }
@@ -217,17 +218,29 @@ impl Pass<'_> {
         while let Some(first) = lanes.get(at) {
             let input = first.input;
             let plan = &self.plans[usize::from(input)];
+            let alone = lanes.get(at + 1).is_none_or(|next| next.input != input);
+            if alone && first.row & HISTOGRAM == 0 && plan.fold != Fold::Count {
+                // One row is what almost every host metric has: no fold changes its value.
+                let (values, newest_ms) = self.numeric_row(first, plan, &mut seen);
+                let source = if values.control.is_nan() && values.state.is_nan() { NO_SOURCE } else { first.source };
+                let samples = if values.control.is_nan() { 0 } else { values.samples };
+                let values = InputValues { control: values.control, state: values.state, samples, source };
+                output.put_input(usize::from(input), slot, &values, self.age_seconds(newest_ms));
+                at += 1;
+                continue;
+            }
             let mut newest_ms = i64::MIN;
             while let Some(group) = lanes.get(at).filter(|lane| lane.input == input) {
                 while let Some(lane) = lanes.get(at) {
                     if (lane.input, lane.source, lane.sender) != (input, group.source, group.sender) {
                         break;
                     }
-                    let scale = plan.scales.get(usize::from(lane.source)).copied().unwrap_or(1.0);
                     let newest = if lane.row & HISTOGRAM == 0 {
-                        self.numeric_row(lane, plan, scale, &mut seen)
+                        let (values, newest_ms) = self.numeric_row(lane, plan, &mut seen);
+                        self.fold.add(values.control, values.state, values.samples);
+                        newest_ms
                     } else {
-                        self.histogram_row(lane, plan, scale, &mut seen)
+                        self.histogram_row(lane, plan, &mut seen)
                     };
                     newest_ms = newest_ms.max(newest);
                     at += 1;
@@ -235,16 +248,19 @@ impl Pass<'_> {
                 self.fold.end_group(plan, group.source, group.sender);
             }
             let values = self.fold.finish(plan);
-            let age_seconds =
-                if newest_ms > i64::MIN { (self.times.tick_ms - newest_ms) as f32 / 1_000.0 } else { f32::NAN };
-            output.put_input(usize::from(input), slot, &values, age_seconds);
+            output.put_input(usize::from(input), slot, &values, self.age_seconds(newest_ms));
         }
         seen
     }
 
-    /// Adds a numeric row to the present group; answers the time of its newest sample.
     #[inline]
-    fn numeric_row(&mut self, lane: &LaneEntry, plan: &InputPlan, scale: f64, seen: &mut ServerSeen) -> i64 {
+    fn age_seconds(&self, newest_ms: i64) -> f32 {
+        if newest_ms > i64::MIN { (self.times.tick_ms - newest_ms) as f32 / 1_000.0 } else { f32::NAN }
+    }
+
+    /// The scaled values of a numeric row, and the time of its newest sample (`i64::MIN` = none).
+    #[inline(always)]
+    fn numeric_row(&mut self, lane: &LaneEntry, plan: &InputPlan, seen: &mut ServerSeen) -> (Values, i64) {
         let row = &self.rows[lane.row as usize];
         let view = self.samples.view(row);
         let extent = numeric::extent(row, &view, &self.times);
@@ -260,14 +276,17 @@ impl Pass<'_> {
         // The horizon may have looked at other rows: borrow again.
         let row = &self.rows[lane.row as usize];
         let view = self.samples.view(row);
-        let values = numeric::evaluate(row, &view, &extent, plan.function, &self.times, horizon_ms, &mut self.scratch);
-        let counts = matches!(plan.function, WindowFunction::Count);
-        let scale = if counts { 1.0 } else { scale };
-        self.fold.add(values.control * scale, values.state * scale, values.samples);
+        let mut values =
+            numeric::evaluate(row, &view, &extent, plan.function, &self.times, horizon_ms, &mut self.scratch);
+        let scale = plan.scales.get(usize::from(lane.source)).copied().unwrap_or(1.0);
+        if !matches!(plan.function, WindowFunction::Count) {
+            values.control *= scale;
+            values.state *= scale;
+        }
         if lane.last_of_row {
             self.finish_numeric_row(lane.row, &extent, ended, newest_ms, &values, seen);
         }
-        newest_ms.filter(|_| !ended).unwrap_or(i64::MIN)
+        (values, newest_ms.filter(|_| !ended).unwrap_or(i64::MIN))
     }
 
     /// Since when a sender has been watched. A row that was freed for its silence and comes back must not count what it
@@ -283,9 +302,8 @@ impl Pass<'_> {
                 } else {
                     let row = &self.rows[entry.row as usize];
                     let tick = tick_ms as u32;
-                    (row.len > 0).then(|| {
-                        tick_ms + i64::from(crate::samples::since(self.samples.view(row).time(0), tick))
-                    })
+                    (row.len > 0)
+                        .then(|| tick_ms + i64::from(crate::samples::since(self.samples.view(row).time(0), tick)))
                 }
             });
             state.first_ms = oldest.filter(|oldest| *oldest < tick_ms).min().unwrap_or(i64::MAX);
@@ -313,7 +331,8 @@ impl Pass<'_> {
             && let Some(max_ms) = self.future_max_ms
         {
             let view = self.samples.view(row);
-            let kept = (extent.end..len).rev().find(|at| i64::from(crate::samples::since(view.time(*at), tick)) <= max_ms);
+            let kept =
+                (extent.end..len).rev().find(|at| i64::from(crate::samples::since(view.time(*at), tick)) <= max_ms);
             let kept = kept.map_or(extent.end, |at| at + 1);
             future = kept < len;
             self.counters.future += (len - kept) as u64;
@@ -343,8 +362,7 @@ impl Pass<'_> {
                     row.flat_since = view.time(extent.end - 1).wrapping_sub(RANGE_MS as u32);
                 }
                 let samples = u64::from(run_ms) / u64::from(row.interval_ms.max(1)) + 1;
-                seen.quality.flat =
-                    seen.quality.flat.saturating_add(u16::from(samples >= u64::from(FLAT_SAMPLES)));
+                seen.quality.flat = seen.quality.flat.saturating_add(u16::from(samples >= u64::from(FLAT_SAMPLES)));
             }
         }
         let flags = row.flags;
@@ -381,7 +399,8 @@ impl Pass<'_> {
     }
 
     /// Adds a histogram row to the present group; answers the time of its newest snapshot.
-    fn histogram_row(&mut self, lane: &LaneEntry, plan: &InputPlan, scale: f64, seen: &mut ServerSeen) -> i64 {
+    fn histogram_row(&mut self, lane: &LaneEntry, plan: &InputPlan, seen: &mut ServerSeen) -> i64 {
+        let scale = plan.scales.get(usize::from(lane.source)).copied().unwrap_or(1.0);
         let at = (lane.row & !HISTOGRAM) as usize;
         let Some(resource) = self.histograms[at].as_ref().map(|row| row.resource) else { return i64::MIN };
         let horizon_ms = self.horizon(resource);
@@ -458,7 +477,8 @@ impl Pass<'_> {
         }
         let state_ms = self.times.state_ms.max(stretch_ms(interval_ms));
         let state = row.snapshots[..end].partition_point(|s| s.time_ms < self.times.tick_ms - i64::from(state_ms));
-        let silent_ms = if row.snapshots.len() > end { 0 } else { self.times.tick_ms - newest_ms.unwrap_or(row.seen_ms) };
+        let silent_ms =
+            if row.snapshots.len() > end { 0 } else { self.times.tick_ms - newest_ms.unwrap_or(row.seen_ms) };
         let patience_ms = i64::from(state_ms) + if ended { 0 } else { ROW_SILENT_MS };
         let extent = Extent { end, control: end, state, control_ms: 0, state_ms, interval_ms };
         let needed = needed_from(&extent);

@@ -22,8 +22,8 @@ impl Group {
     fn add(&mut self, value: f64) {
         if !value.is_nan() {
             self.sum += value;
-            self.least = self.least.min(value);
-            self.most = self.most.max(value);
+            self.least = if value < self.least { value } else { self.least };
+            self.most = if value > self.most { value } else { self.most };
             self.count += 1;
         }
     }

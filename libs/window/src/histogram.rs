@@ -242,11 +242,7 @@ fn fold_difference(series: &Series, scale: f64, first: Option<&Buckets>, last: &
 /// Buckets of a snapshot with their indices at a coarser scale, ascending.
 fn indexed(buckets: &Buckets, coarse: i32) -> impl Iterator<Item = (i32, u64)> {
     let by = buckets.scale.saturating_sub(coarse).clamp(0, 31);
-    buckets
-        .buckets
-        .iter()
-        .enumerate()
-        .map(move |(at, count)| (buckets.offset.saturating_add(at as i32) >> by, *count))
+    buckets.buckets.iter().enumerate().map(move |(at, count)| (buckets.offset.saturating_add(at as i32) >> by, *count))
 }
 
 #[cfg(test)]

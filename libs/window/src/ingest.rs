@@ -199,7 +199,7 @@ impl WindowStore {
             };
             return at | HISTOGRAM;
         }
-        let row = self.samples.new_row(resource, series, kind);
+        let row = self.samples.new_row(resource, kind);
         match self.free_rows.pop() {
             Some(at) => {
                 self.rows[at as usize] = row;
@@ -311,7 +311,8 @@ impl WindowStore {
         };
         let cut = match self.last_tick_ms {
             Some(tick_ms) if row.interval_ms != 0 => {
-                let state_ms = window_ms(self.policy.windows.state_seconds).max(window_ms(self.policy.windows.control_seconds));
+                let state_ms =
+                    window_ms(self.policy.windows.state_seconds).max(window_ms(self.policy.windows.control_seconds));
                 let tick = tick_ms as u32;
                 Some(Cut { from: tick.wrapping_sub(state_ms.max(stretch_ms(row.interval_ms))), tick })
             }

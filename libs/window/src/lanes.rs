@@ -67,13 +67,8 @@ impl LaneTable {
             }
             for held in state.entries.iter().filter(|held| held.has_row() && held.lanes != NO_LANES) {
                 for lane in &**series.lanes(held.lanes) {
-                    let entry = LaneEntry {
-                        row: held.row,
-                        input: lane.input,
-                        sender,
-                        source: lane.source,
-                        last_of_row: false,
-                    };
+                    let entry =
+                        LaneEntry { row: held.row, input: lane.input, sender, source: lane.source, last_of_row: false };
                     keys.push(Key { entry, resource, series: held.series });
                 }
             }

@@ -63,7 +63,7 @@ pub fn stretch_ms(interval_ms: u32) -> u32 {
 }
 
 /// Median of up to the last three gaps before `end`; the lower one of two. 0 with less than two samples.
-#[inline]
+#[inline(always)]
 pub fn interval_of(view: &View<'_>, end: usize) -> u32 {
     let gap = |at: usize| view.time(at).wrapping_sub(view.time(at - 1)).clamp(1, crate::config::INTERVAL_MAX_MS);
     match end {
@@ -78,7 +78,7 @@ pub fn interval_of(view: &View<'_>, end: usize) -> u32 {
 }
 
 /// Finds what the tick looks at.
-#[inline]
+#[inline(always)]
 pub fn extent(row: &Row, view: &View<'_>, times: &TickTimes) -> Extent {
     let tick = times.tick_ms as u32;
     let mut end = usize::from(row.len);
@@ -114,7 +114,7 @@ pub fn has_ended(row: &Row, view: &View<'_>, end: usize) -> bool {
 }
 
 /// The values of a row under a window function; `None` in both windows where the function makes no sense of the kind.
-#[inline]
+#[inline(always)]
 pub fn evaluate(
     row: &Row,
     view: &View<'_>,
@@ -162,20 +162,15 @@ pub fn evaluate(
 /// twice; the order of the sum is fixed by that.
 #[inline]
 fn level(extent: &Extent, function: WindowFunction, value: impl Fn(usize) -> f64) -> (f64, f64) {
-    let both = |first: f64, step: &dyn Fn(f64, f64) -> f64, finish: &dyn Fn(f64, usize) -> f64| {
-        let control = (extent.control..extent.end).fold(first, |sum, at| step(sum, value(at)));
-        let state = (extent.state..extent.control).fold(control, |sum, at| step(sum, value(at)));
-        (finish(control, extent.end - extent.control), finish(state, extent.end - extent.state))
-    };
     let some = |value: f64, count: usize| if count > 0 { value } else { f64::NAN };
     match function {
         WindowFunction::Last => {
             let last = if extent.end > extent.state { value(extent.end - 1) } else { f64::NAN };
             (some(last, extent.end - extent.control), last)
         }
-        WindowFunction::Mean => both(0.0, &|sum, v| sum + v, &|sum, count| sum / count as f64),
-        WindowFunction::Min => both(f64::INFINITY, &|least, v| if v < least { v } else { least }, &some),
-        WindowFunction::Max => both(f64::NEG_INFINITY, &|most, v| if v > most { v } else { most }, &some),
+        WindowFunction::Mean => both(extent, &value, 0.0, |sum, v| sum + v, |sum, count| sum / count as f64),
+        WindowFunction::Min => both(extent, &value, f64::INFINITY, |least, v| if v < least { v } else { least }, some),
+        WindowFunction::Max => both(extent, &value, f64::NEG_INFINITY, |most, v| if v > most { v } else { most }, some),
         WindowFunction::Count => {
             let count = |from: usize| some((extent.end - from) as f64, extent.end - from);
             (count(extent.control), count(extent.state))
@@ -185,6 +180,19 @@ fn level(extent: &Extent, function: WindowFunction, value: impl Fn(usize) -> f64
 }
 
 #[inline]
+fn both(
+    extent: &Extent,
+    value: impl Fn(usize) -> f64,
+    first: f64,
+    step: impl Fn(f64, f64) -> f64,
+    finish: impl Fn(f64, usize) -> f64,
+) -> (f64, f64) {
+    let control = (extent.control..extent.end).fold(first, |sum, at| step(sum, value(at)));
+    let state = (extent.state..extent.control).fold(control, |sum, at| step(sum, value(at)));
+    (finish(control, extent.end - extent.control), finish(state, extent.end - extent.state))
+}
+
+#[inline(always)]
 fn counter(
     row: &Row,
     view: &View<'_>,
@@ -210,8 +218,23 @@ fn counter(
         let values = Values { state: of(state - 1), samples: (end - control) as u32, ..Values::NONE };
         return if control < end { Values { control: of(control - 1), ..values } } else { values };
     }
+    counter_by_sweep(view, extent, rate, times, horizon_ms, scratch)
+}
+
+/// The general way, for everything that is not plain.
+#[cold]
+#[inline(never)]
+fn counter_by_sweep(
+    view: &View<'_>,
+    extent: &Extent,
+    rate: bool,
+    times: &TickTimes,
+    horizon_ms: i64,
+    scratch: &mut Scratch,
+) -> Values {
+    let gap_ms = if extent.interval_ms == 0 { u32::MAX } else { stretch_ms(extent.interval_ms) };
     gather(view, extent, times, &mut scratch.samples);
-    let mut result = Values { samples: (end - control) as u32, ..Values::NONE };
+    let mut result = Values { samples: (extent.end - extent.control) as u32, ..Values::NONE };
     for (window_ms, is_control) in [(extent.state_ms, false), (extent.control_ms, true)] {
         let span = Span {
             from_ms: times.tick_ms - i64::from(window_ms),
@@ -237,14 +260,15 @@ fn counter(
     result
 }
 
+#[cold]
+#[inline(never)]
 fn delta(row: &Row, view: &View<'_>, extent: &Extent, rate: bool, times: &TickTimes, scratch: &mut Scratch) -> Values {
     gather_all(view, extent, times, &mut scratch.samples);
     let mut result = Values::NONE;
     for (window_ms, is_control) in [(extent.state_ms, false), (extent.control_ms, true)] {
         let from_ms = times.tick_ms - i64::from(window_ms);
         let step_ms = i64::from(extent.interval_ms);
-        let (sum, _) =
-            sweep::deltas(&scratch.samples, from_ms, times.last_tick_ms, row.start_ms, step_ms, |_| {});
+        let (sum, _) = sweep::deltas(&scratch.samples, from_ms, times.last_tick_ms, row.start_ms, step_ms, |_| {});
         let value = match sum.samples {
             0 => f64::NAN,
             _ if rate && sum.covered_ms > 0 => sum.sum * 1_000.0 / sum.covered_ms as f64,

@@ -40,14 +40,11 @@ pub mod flag {
     pub const LIVE: u8 = 16;
     /// No tick has seen the row yet.
     pub const NEW: u8 = 32;
-    /// Samples were too far in the future at the last tick.
-    pub const FUTURE: u8 = 64;
 }
 
 /// A sub-series of a resource: 32 bytes beside its block.
 #[derive(Clone, Copy, Debug)]
 pub struct Row {
-    pub series: u32,
     pub resource: u32,
     pub block: u32,
     pub class: u8,
@@ -185,12 +182,12 @@ pub fn since(a: u32, b: u32) -> i32 {
 
 impl Samples {
     /// A row without samples.
-    pub fn new_row(&mut self, resource: u32, series: u32, kind: SeriesKind) -> Row {
+    pub fn new_row(&mut self, resource: u32, kind: SeriesKind) -> Row {
         let class = if kind.is_delta() { WIDE } else { 0 };
         let block = self.slabs[usize::from(class)].take();
         let start_ms = if kind.is_delta() { i64::MIN } else { 0 };
         let flags = flag::LIVE | flag::NEW;
-        Row { series, resource, block, class, len: 0, kind, flags, interval_ms: 0, flat_since: 0, start_ms }
+        Row { resource, block, class, len: 0, kind, flags, interval_ms: 0, flat_since: 0, start_ms }
     }
 
     /// Gives the block of a row back.
@@ -236,7 +233,8 @@ impl Samples {
             }
             if ahead == 0 {
                 let starts = (capacity >> 1) + capacity;
-                let order = if wide { start_ms.cmp(&(words[starts + at - 1] as i64)) } else { std::cmp::Ordering::Equal };
+                let order =
+                    if wide { start_ms.cmp(&(words[starts + at - 1] as i64)) } else { std::cmp::Ordering::Equal };
                 if order == std::cmp::Ordering::Greater {
                     break;
                 }
@@ -438,7 +436,7 @@ mod tests {
         ) {
             let build = |order: &mut dyn Iterator<Item = &(u32, i64, u8)>| {
                 let mut samples = Samples::default();
-                let mut row = samples.new_row(0, 0, kind);
+                let mut row = samples.new_row(0, kind);
                 for (time, start, value) in order {
                     let time = (time * 7).wrapping_sub(1_000);
                     samples.insert(&mut row, time, *start, f64::from(*value), None);
@@ -460,7 +458,7 @@ mod tests {
     #[test]
     fn a_full_row_forgets_what_no_window_reads_before_it_grows() {
         let mut samples = Samples::default();
-        let mut row = samples.new_row(0, 0, SeriesKind::Gauge);
+        let mut row = samples.new_row(0, SeriesKind::Gauge);
         for second in 0..1_000u32 {
             let tick = second / 10 * 10_000;
             let cut = Cut { from: tick.wrapping_sub(60_000), tick };
@@ -474,9 +472,8 @@ mod tests {
     #[test]
     fn beyond_the_largest_class_both_ends_stay() {
         let mut samples = Samples::default();
-        let mut row = samples.new_row(0, 0, SeriesKind::Gauge);
-        let thinned =
-            (0..1_000).filter(|t| samples.insert(&mut row, *t, 0, 0.0, None) == Insertion::Thinned).count();
+        let mut row = samples.new_row(0, SeriesKind::Gauge);
+        let thinned = (0..1_000).filter(|t| samples.insert(&mut row, *t, 0, 0.0, None) == Insertion::Thinned).count();
         let times: Vec<u32> = contents(&samples, &row).iter().map(|s| s.0).collect();
         assert_eq!(thinned, 1_000 - 192);
         assert_eq!(times, (0..96).chain(904..1_000).collect::<Vec<_>>());

@@ -437,6 +437,7 @@ fn plan(policy: &Policy) -> (Vec<InputPlan>, SchemaRef) {
             scales: input.sources.iter().map(|source| source.scale).collect(),
         })
         .collect();
-    let fields: Vec<Field> = policy.inputs.iter().map(|input| Field::new(&input.name, DataType::Float64, true)).collect();
+    let fields: Vec<Field> =
+        policy.inputs.iter().map(|input| Field::new(&input.name, DataType::Float64, true)).collect();
     (plans, Arc::new(Schema::new(fields)))
 }

@@ -241,7 +241,10 @@ mod tests {
     use super::*;
 
     fn samples(points: &[(i64, i64, f64)]) -> Vec<Sample> {
-        points.iter().map(|(time_ms, start_ms, value)| Sample { time_ms: *time_ms, start_ms: *start_ms, value: *value }).collect()
+        points
+            .iter()
+            .map(|(time_ms, start_ms, value)| Sample { time_ms: *time_ms, start_ms: *start_ms, value: *value })
+            .collect()
     }
 
     /// `(time, start, value)…` over the window from 100, watched since 50, reach 60 → increase, covered, events
@@ -256,12 +259,36 @@ mod tests {
             ("first sample, started while watched", &[(110, 60, 12.0)], Some(12.0), 10, (0, 0, 0)),
             ("first sample, started in the window", &[(110, 104, 12.0)], Some(12.0), 6, (0, 0, 0)),
             ("first sample, started before we looked", &[(110, 49, 12.0)], None, 0, (0, 0, 0)),
-            ("fall of the value = reset from zero", &[(90, 0, 5.0), (100, 0, 9.0), (110, 0, 3.0)], Some(7.0), 20, (1, 0, 0)),
+            (
+                "fall of the value = reset from zero",
+                &[(90, 0, 5.0), (100, 0, 9.0), (110, 0, 3.0)],
+                Some(7.0),
+                20,
+                (1, 0, 0),
+            ),
             ("true reset", &[(90, 7, 5.0), (100, 7, 9.0), (110, 105, 30.0)], Some(34.0), 20, (1, 0, 0)),
             ("true reset to the same value", &[(100, 7, 9.0), (110, 105, 9.0)], Some(9.0), 10, (1, 0, 0)),
-            ("start == time each time: falls decide", &[(90, 90, 5.0), (100, 100, 9.0), (110, 110, 3.0)], Some(7.0), 20, (1, 0, 0)),
-            ("two writers: the later end stays", &[(90, 7, 500.0), (100, 20, 3.0), (105, 7, 505.0), (110, 20, 4.0)], Some(1.0), 10, (0, 0, 1)),
-            ("a successor that started before the end", &[(90, 7, 5.0), (100, 7, 9.0), (106, 7, 11.0), (110, 103, 2.0)], Some(6.0), 20, (1, 0, 1)),
+            (
+                "start == time each time: falls decide",
+                &[(90, 90, 5.0), (100, 100, 9.0), (110, 110, 3.0)],
+                Some(7.0),
+                20,
+                (1, 0, 0),
+            ),
+            (
+                "two writers: the later end stays",
+                &[(90, 7, 500.0), (100, 20, 3.0), (105, 7, 505.0), (110, 20, 4.0)],
+                Some(1.0),
+                10,
+                (0, 0, 1),
+            ),
+            (
+                "a successor that started before the end",
+                &[(90, 7, 5.0), (100, 7, 9.0), (106, 7, 11.0), (110, 103, 2.0)],
+                Some(6.0),
+                20,
+                (1, 0, 1),
+            ),
             ("base out of reach", &[(40, 0, 5.0), (110, 0, 7.0), (120, 0, 8.0)], Some(1.0), 10, (0, 1, 0)),
             ("base out of reach, but started since", &[(40, 7, 5.0), (110, 105, 7.0)], Some(7.0), 5, (1, 1, 0)),
             ("end marker between", &[(90, 0, 5.0), (100, 0, f64::NAN), (110, 0, 7.0)], Some(2.0), 20, (0, 0, 0)),
@@ -272,7 +299,11 @@ mod tests {
             sweep.counter(&samples, Span { from_ms: 100, reach_ms: 60, horizon_ms: 50, gap_ms: 60, new_from_ms: 200 });
             assert_eq!(sweep.increase(&samples), *increase, "{name}");
             assert_eq!(sweep.covered_ms, *covered, "{name}");
-            assert_eq!(sweep.events, Events { resets: *resets, gaps: *gaps, overlaps: *overlaps, ..Events::default() }, "{name}");
+            assert_eq!(
+                sweep.events,
+                Events { resets: *resets, gaps: *gaps, overlaps: *overlaps, ..Events::default() },
+                "{name}"
+            );
         }
     }
 
@@ -283,7 +314,7 @@ mod tests {
             ("contiguous", &[(90, 80, 1.0), (100, 90, 2.0), (110, 100, 4.0)], i64::MIN, 6.0, 20, (0, 0)),
             ("gap", &[(100, 90, 2.0), (120, 110, 4.0)], i64::MIN, 6.0, 20, (1, 0)),
             ("overlap with a kept one", &[(100, 90, 2.0), (105, 95, 8.0), (110, 100, 4.0)], i64::MIN, 6.0, 20, (0, 1)),
-            ("reaches into one that is gone", &[(100, 90, 2.0), (110, 100, 4.0)], 95, 4.0, 10, (0, 1)),
+            ("reaches into one that is gone", &[(100, 90, 2.0), (110, 100, 4.0)], 95, 4.0, 10, (1, 1)),
             ("unknown starts follow each other", &[(100, 100, 2.0), (110, 110, 4.0)], 90, 6.0, 20, (0, 0)),
             ("unknown start after a silence", &[(90, 80, 1.0), (150, 150, 4.0)], i64::MIN, 4.0, 10, (1, 0)),
         ];
