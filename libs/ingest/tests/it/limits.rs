@@ -45,7 +45,7 @@ fn bounds_of_a_request() {
     let three = metric("m", &[&cpu("0"), &cpu("1"), &cpu("2")]);
     check(
         IngestLimits { points_per_request_max: 2, ..limits() },
-        &[resource(&host("a"), &[three.clone()])],
+        &[resource(&host("a"), std::slice::from_ref(&three))],
         2,
         &[(RejectReason::TooManyPoints, 1)],
     );
