@@ -22,7 +22,7 @@ pub use decoder::{DecodeError, Decoded, Decoder};
 pub use decompress::{BodyLimits, DecompressError, Encoding, decompress};
 pub use identity::{IdentityConfig, NameRule, NameRuleError};
 pub use limits::IngestLimits;
-pub use otlp::walk::{QUANTILE_ATTRIBUTE, SCOPE_ATTRIBUTE};
+pub use otlp::lookup::{QUANTILE_ATTRIBUTE, SCOPE_ATTRIBUTE};
 pub use report::{IngestReport, RejectReason};
 pub use response::{Format, Status, StatusCode, empty_response, metrics_response};
 pub use split::{by_partition, merge};

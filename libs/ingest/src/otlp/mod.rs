@@ -5,6 +5,7 @@ pub mod wire;
 pub(crate) mod attributes;
 pub(crate) mod histogram;
 pub(crate) mod json;
+pub(crate) mod lookup;
 pub(crate) mod number;
 pub(crate) mod proto_writer;
 pub(crate) mod summary;
