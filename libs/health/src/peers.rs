@@ -77,30 +77,46 @@ impl Group {
 }
 
 /// The group of a pool whose servers have these values; `value` answers NaN where a server has none to compare.
-pub(crate) fn group(members: &[u32], peers_min: usize, scratch: &mut Vec<f64>, value: impl Fn(usize) -> f64) -> Group {
+pub(crate) fn group(members: &[u32], peers_min: usize, scratch: &mut Vec<i64>, value: impl Fn(usize) -> f64) -> Group {
     let stride = members.len().div_ceil(SAMPLED_MAX).max(1);
     scratch.clear();
-    scratch.extend(members.iter().step_by(stride).map(|slot| value(*slot as usize)).filter(|value| value.is_finite()));
+    let mut at = 0;
+    while let Some(slot) = members.get(at) {
+        let value = value(*slot as usize);
+        if value.is_finite() {
+            scratch.push(sortable(value));
+        }
+        at += stride;
+    }
     if scratch.len() < peers_min.max(1) {
         return Group::NONE;
     }
     let median = median(scratch);
-    for value in scratch.iter_mut() {
-        *value = (*value - median).abs();
+    for key in scratch.iter_mut() {
+        *key = sortable((value_of(*key) - median).abs());
     }
     Group { median, sigma: MAD_TO_SIGMA * self::median(scratch) }
 }
 
-/// The median of values that are finite and not empty; leaves them in another order.
-fn median(values: &mut [f64]) -> f64 {
-    let middle = values.len() / 2;
-    let odd = values.len() % 2 == 1;
-    let (below, upper, _) = values.select_nth_unstable_by(middle, f64::total_cmp);
-    let upper = *upper;
-    if odd {
-        return upper;
-    }
-    let lower = below.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+/// A value as an integer of the same order: integers are selected without the branches of `total_cmp`.
+fn sortable(value: f64) -> i64 {
+    let bits = value.to_bits() as i64;
+    bits ^ (((bits >> 63) as u64) >> 1) as i64
+}
+
+/// The value of [`sortable`]'s integer.
+fn value_of(key: i64) -> f64 {
+    f64::from_bits((key ^ (((key >> 63) as u64) >> 1) as i64) as u64)
+}
+
+/// The median of keys that are not empty; leaves them in another order.
+fn median(keys: &mut [i64]) -> f64 {
+    let middle = keys.len() / 2;
+    let odd = keys.len() % 2 == 1;
+    let (below, upper, _) = keys.select_nth_unstable(middle);
+    let upper = value_of(*upper);
+    let Some(lower) = below.iter().max().filter(|_| !odd) else { return upper };
+    let lower = value_of(*lower);
     lower + (upper - lower) / 2.0
 }
 

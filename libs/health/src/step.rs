@@ -61,7 +61,7 @@ pub struct HealthState {
 #[derive(Debug, Default)]
 struct Scratch {
     members: Members,
-    values: Vec<f64>,
+    keys: Vec<i64>,
     block: Block,
 }
 
@@ -96,6 +96,8 @@ struct Block {
     throttle_signals: Vec<u32>,
     weights: Vec<f32>,
     weights_ok: Vec<f32>,
+    /// Whether no slot of the block is free.
+    all_live: bool,
     lost: Vec<bool>,
     fatal: Vec<bool>,
     faults: Vec<f32>,
@@ -221,6 +223,7 @@ impl HealthState {
 
     fn step_block(&mut self, tick: &Tick<'_>, from: usize, to: usize, block: &mut Block, out: &mut HealthFrame) {
         block.clear(to - from);
+        block.all_live = tick.servers.live[from..to].iter().all(|live| *live);
         let control_seconds = tick.policy.windows.control_seconds as f32;
         for (window, interval) in block.windows.iter_mut().zip(&tick.servers.interval_seconds[from..to]) {
             *window = (WINDOW_INTERVALS * interval).max(control_seconds);
@@ -249,6 +252,7 @@ impl HealthState {
     }
 
     /// Pressure and status of one signal, and what it adds to its family.
+    #[inline(never)]
     fn step_signal(
         &mut self,
         tick: &Tick<'_>,
@@ -261,9 +265,10 @@ impl HealthState {
         let length = to - from;
         let (spec, state) = (&tick.policy.signals[signal], &mut self.signals[signal]);
         let frame = tick.frames.get(signal);
-        let Block { values, state_values, pressures, state_pressures, statuses, .. } = block;
-        fill(values, frame.map(|frame| &frame.control), from, &tick.servers.live[from..to]);
-        fill(state_values, frame.map(|frame| &frame.state), from, &tick.servers.live[from..to]);
+        let Block { values, state_values, pressures, state_pressures, statuses, weights, weights_ok, .. } = block;
+        let (live, all_live) = (&tick.servers.live[from..to], block.all_live);
+        let values = block_of(values, frame.map(|frame| &frame.control), from, live, all_live);
+        let state_values = block_of(state_values, frame.map(|frame| &frame.state), from, live, all_live);
         let rules = &tick.servers.rule[from..to];
         if let ThresholdKind::Relative { floor, baseline_min_seconds } = spec.threshold_kind {
             for place in 0..length {
@@ -303,34 +308,40 @@ impl HealthState {
         let load = spec.family != Family::Errors && !spec.fatal;
         let last_seen = &mut state.last_seen[from..to];
         let last_pressure = &mut state.last_pressure[from..to];
-        for place in 0..length {
-            let pressure = pressures[place];
-            if !pressure.is_nan() {
-                statuses[place] = SignalStatus::Ok as u8;
-                last_seen[place] = tick.now;
-                last_pressure[place] = pressure;
-                block.weights[place] += weight;
-                block.weights_ok[place] += weight;
-                if state_pressures[place].is_nan() {
-                    state_pressures[place] = pressure;
+        // First all servers as if the signal were there, without a branch; then those of which it is missing.
+        let mut missing = false;
+        for (((pressure, state), last), seen) in
+            pressures.iter().zip(state_pressures.iter_mut()).zip(last_pressure.iter_mut()).zip(last_seen.iter_mut())
+        {
+            let mask = u32::from(pressure.is_nan()).wrapping_neg();
+            missing |= mask != 0;
+            *last = f32::from_bits((pressure.to_bits() & !mask) | (last.to_bits() & mask));
+            *seen = (tick.now & !mask) | (*seen & mask);
+            *state = if state.is_nan() { *pressure } else { *state };
+        }
+        statuses.fill(SignalStatus::Ok as u8);
+        if missing {
+            for place in 0..length {
+                if !pressures[place].is_nan() {
+                    continue;
                 }
-                continue;
+                let status = if !values[place].is_nan() {
+                    last_seen[place] = tick.now;
+                    last_pressure[place] = f32::NAN;
+                    SignalStatus::Insufficient
+                } else {
+                    tick.vanished(from + place, last_seen[place], last_pressure[place], &mut self.counters)
+                };
+                statuses[place] = status as u8;
+                let kept = if status == SignalStatus::Held { last_pressure[place] } else { f32::NAN };
+                (pressures[place], state_pressures[place]) = (kept, kept);
+                let is_lost = values[place].is_nan() && status != SignalStatus::Held && last_pressure[place] >= 1.0;
+                block.lost[place] |= is_lost && load && spec.throttle;
             }
-            let status = if !values[place].is_nan() {
-                last_seen[place] = tick.now;
-                last_pressure[place] = f32::NAN;
-                SignalStatus::Insufficient
-            } else {
-                tick.vanished(from + place, last_seen[place], last_pressure[place], &mut self.counters)
-            };
-            statuses[place] = status as u8;
-            let kept = if status == SignalStatus::Held { last_pressure[place] } else { f32::NAN };
-            (pressures[place], state_pressures[place]) = (kept, kept);
-            if status != SignalStatus::Absent {
-                block.weights[place] += weight;
-            }
-            let is_lost = values[place].is_nan() && status != SignalStatus::Held && last_pressure[place] >= 1.0;
-            block.lost[place] |= is_lost && load && spec.throttle;
+        }
+        for ((all, ok), status) in weights.iter_mut().zip(weights_ok.iter_mut()).zip(statuses.iter()) {
+            *all += if *status == SignalStatus::Absent as u8 { 0.0 } else { weight };
+            *ok += if *status == SignalStatus::Ok as u8 { weight } else { 0.0 };
         }
         out.signal_pressure[signal].extend_from_slice(pressures);
         out.signal_status[signal].extend_from_slice(statuses);
@@ -355,6 +366,7 @@ impl HealthState {
     }
 
     /// Who deviates in one signal, and what is usual for it from now on.
+    #[inline(never)]
     fn step_deviation(
         &mut self,
         tick: &Tick<'_>,
@@ -370,12 +382,14 @@ impl HealthState {
             return;
         }
         let frame = tick.frames.get(signal);
-        fill(&mut block.values, frame.map(|frame| &frame.control), from, &tick.servers.live[from..to]);
+        let mut buffer = std::mem::take(&mut block.values);
+        let live = &tick.servers.live[from..to];
+        let values = block_of(&mut buffer, frame.map(|frame| &frame.control), from, live, block.all_live);
         let volume = frame.and_then(|frame| frame.volume.as_ref());
         let bars = spec.peers.map(|peers| Bars::new(&tick.policy.health, peers, spec.lower_is_worse));
         let judged = &out.signal_pressure[signal][from..to];
         for (place, own_pressure) in judged.iter().copied().enumerate() {
-            let (slot, value) = (from + place, block.values[place]);
+            let (slot, value) = (from + place, values[place]);
             let enough = spec.volume.as_ref().is_none_or(|(_, least)| is_enough(volume, slot, *least));
             if value.is_nan() || !enough {
                 if let Some(since) = state.deviating_since.get_mut(slot) {
@@ -425,9 +439,11 @@ impl HealthState {
                 }
             }
         }
+        block.values = buffer;
     }
 
     /// States and results of one server.
+    #[inline(never)]
     fn step_server(
         &mut self,
         tick: &Tick<'_>,
@@ -510,6 +526,7 @@ impl HealthState {
 
     /// What is usual in each pool from now on. Frozen while the pool is overloaded: a baseline that is measured under
     /// load drifts until the overload is the norm.
+    #[inline(never)]
     fn observe_pools(&mut self, tick: &Tick<'_>, members: &Members) {
         let pools = tick.groups.iter().map(Vec::len).max().unwrap_or(0);
         let overloaded: Vec<bool> = (0..pools)
@@ -704,33 +721,47 @@ fn is_loaded(block: &Block, place: usize) -> bool {
     Family::ALL[..Family::Latency as usize].iter().any(|family| block.families[*family as usize][place] >= 1.0)
 }
 
-/// Where a pressure is larger than the largest so far, it and its signal take the place.
+/// Where a pressure is larger than the largest so far, it and its signal take the place. Written with a mask because
+/// the compiler makes a store behind a branch out of an `if`, one lane at a time.
 fn keep_larger(largest: &mut [f32], signals: &mut [u32], pressures: &[f32], signal: u32) {
     for ((largest, of), pressure) in largest.iter_mut().zip(signals).zip(pressures) {
         // A comparison with NaN is false: what is missing never takes the place.
-        let larger = *pressure > *largest;
-        *of = if larger { signal } else { *of };
-        *largest = if larger { *pressure } else { *largest };
+        let mask = u32::from(*pressure > *largest).wrapping_neg();
+        *of = (*of & !mask) | (signal & mask);
+        *largest = f32::from_bits((largest.to_bits() & !mask) | (pressure.to_bits() & mask));
     }
 }
 
-/// Copies a block of a column; NaN where it is null or the slot is free.
-fn fill(values: &mut [f64], column: Option<&Float64Array>, from: usize, live: &[bool]) {
-    let Some(column) = column.filter(|column| column.len() >= from + values.len()) else {
-        for (place, value) in values.iter_mut().enumerate() {
+/// A block of a column, NaN where it is null or the slot is free: the column's own memory where nothing has to change,
+/// else `buffer`.
+fn block_of<'a>(
+    buffer: &'a mut [f64],
+    column: Option<&'a Float64Array>,
+    from: usize,
+    live: &[bool],
+    all_live: bool,
+) -> &'a [f64] {
+    let Some(column) = column.filter(|column| column.len() >= from + buffer.len()) else {
+        for (place, value) in buffer.iter_mut().enumerate() {
             *value = if live[place] { value_at(column, from + place) } else { f64::NAN };
         }
-        return;
+        return buffer;
     };
-    values.copy_from_slice(&column.values()[from..from + values.len()]);
-    if let Some(nulls) = column.nulls().filter(|nulls| nulls.null_count() > 0) {
-        for (place, value) in values.iter_mut().enumerate() {
-            *value = if nulls.is_valid(from + place) { *value } else { f64::NAN };
+    let values = &column.values()[from..from + buffer.len()];
+    let nulls = column.nulls().filter(|nulls| nulls.null_count() > 0);
+    if all_live && nulls.is_none() {
+        return values;
+    }
+    buffer.copy_from_slice(values);
+    if let Some(nulls) = nulls {
+        for (value, is_valid) in buffer.iter_mut().zip(nulls.slice(from, values.len()).iter()) {
+            *value = if is_valid { *value } else { f64::NAN };
         }
     }
-    for (value, live) in values.iter_mut().zip(live) {
+    for (value, live) in buffer.iter_mut().zip(live) {
         *value = if *live { *value } else { f64::NAN };
     }
+    buffer
 }
 
 /// The value of a slot, NaN without one.
@@ -747,13 +778,13 @@ fn is_enough(volume: Option<&Float64Array>, slot: usize, least: f64) -> bool {
 }
 
 fn groups(scratch: &mut Scratch, frames: &[SignalFrame], policy: &Policy, pools: usize) -> Vec<Vec<Group>> {
-    let Scratch { members, values, .. } = scratch;
+    let Scratch { members, keys, .. } = scratch;
     let of_signal = |(at, spec): (usize, &SignalSpec)| {
         let frame = frames.get(at).filter(|_| is_relative(spec) || spec.peers.is_some());
         let Some(frame) = frame else { return Vec::new() };
         (0..pools)
             .map(|pool| {
-                group(members.of(pool), policy.health.peers_min, values, |slot| {
+                group(members.of(pool), policy.health.peers_min, keys, |slot| {
                     let enough =
                         spec.volume.as_ref().is_none_or(|(_, least)| is_enough(frame.volume.as_ref(), slot, *least));
                     if enough { value_at(Some(&frame.control), slot) } else { f64::NAN }
