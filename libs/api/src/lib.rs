@@ -1,2 +1,29 @@
 //! HTTP: routes, OpenAPI, problem details, watch.
+//!
+//! Everything is read from the read model and written through [`Commands`]. Three paths are kept apart, because one
+//! must not be able to hold up the other: point reads and probes run on the request's task and wait for nothing; lists,
+//! snapshots and batches need a place among a bounded number and run on blocking threads; streams are fed by a task
+//! each that waits for its reader. [`serve`] bounds what a connection may cost.
 #![forbid(unsafe_code)]
+
+mod cursor;
+mod error;
+mod openapi;
+mod ports;
+mod request;
+mod respond;
+mod router;
+mod routes;
+mod serve;
+mod snapshot_cache;
+mod stall;
+mod state;
+
+pub use openapi::{openapi, openapi_json};
+pub use ports::{
+    Ack, BoxFuture, ClockError, CommandError, Commands, Observer, PolicyText, RemoveServer, SetMode, Unobserved,
+};
+pub use router::router;
+pub use routes::watch::WatchEvent;
+pub use serve::serve;
+pub use state::{ApiLimits, ApiState, Now, Shared};

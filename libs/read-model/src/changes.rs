@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use headroom_model::CellSnapshot;
 use headroom_model::frame::ClassFrame;
-use headroom_model::snapshot::ServerTable;
+use headroom_model::snapshot::{PolicyHead, RuleHead, ServerTable};
 
 use crate::names::Names;
 
@@ -49,11 +49,18 @@ impl Changes {
     }
 
     /// Of the next snapshot. `mark` is the version that changes get, later than any that was handed out before.
-    pub(crate) fn next(&self, old: &CellSnapshot, new: &CellSnapshot, old_names: &Names, names: &Names, mark: i64) -> Self {
+    pub(crate) fn next(
+        &self,
+        old: &CellSnapshot,
+        new: &CellSnapshot,
+        old_names: &Names,
+        names: &Names,
+        mark: i64,
+    ) -> Self {
         let mark_offset = u32::try_from(mark.saturating_sub(self.base)).unwrap_or(u32::MAX);
         let all_changed = || new.decisions.iter().map(|_| vec![mark_offset; new.len()]).collect();
         let same_table = Arc::ptr_eq(old_names.table(), names.table());
-        let same_policy = Arc::ptr_eq(&old.policy, &new.policy) || old.policy == new.policy;
+        let same_policy = Arc::ptr_eq(&old.policy, &new.policy) || is_same_policy(&old.policy, &new.policy);
         let marks = if !same_policy || old.decisions.len() != new.decisions.len() {
             all_changed()
         } else {
@@ -99,6 +106,20 @@ impl Changes {
     pub(crate) fn removed_since(&self, since: i64) -> &[Removal] {
         &self.removed[self.removed.partition_point(|removal| removal.epoch <= since)..]
     }
+}
+
+/// Whether two heads say the same. Not `==`: an exempt class has NaN for a set-point, which is unequal to itself.
+fn is_same_policy(old: &PolicyHead, new: &PolicyHead) -> bool {
+    let bits = |numbers: &[f64]| -> Vec<u64> { numbers.iter().map(|number| number.to_bits()).collect() };
+    let same_rule = |(old, new): (&RuleHead, &RuleHead)| {
+        old.name == new.name
+            && old.on_expiry == new.on_expiry
+            && bits(old.thresholds.as_flattened()) == bits(new.thresholds.as_flattened())
+            && bits(&old.set_points) == bits(&new.set_points)
+            && bits(&old.nominals) == bits(&new.nominals)
+    };
+    let rest = |head: &PolicyHead| PolicyHead { rules: Vec::new(), ..head.clone() };
+    rest(old) == rest(new) && old.rules.len() == new.rules.len() && old.rules.iter().zip(&new.rules).all(same_rule)
 }
 
 fn same_decision(old: &ClassFrame, at: usize, new: &ClassFrame, row: usize) -> bool {

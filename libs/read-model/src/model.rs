@@ -252,7 +252,9 @@ fn lag_seconds(view: &CellView) -> i64 {
 /// The index of a snapshot: the one before, if the table is the same or has the same content.
 fn names_of(snapshot: &CellSnapshot, previous: Option<&Arc<Names>>) -> Arc<Names> {
     match previous {
-        Some(previous) if Arc::ptr_eq(previous.table(), &snapshot.servers) || **previous.table() == *snapshot.servers => {
+        Some(previous)
+            if Arc::ptr_eq(previous.table(), &snapshot.servers) || **previous.table() == *snapshot.servers =>
+        {
             Arc::clone(previous)
         }
         _ => Arc::new(Names::build(&snapshot.servers, previous.map(|names| &**names))),

@@ -277,7 +277,8 @@ mod tests {
         second.push(("zzz".into(), "10.9.9.9".into()));
         let to_table = |rows: &[(String, String)]| {
             let aliases: Vec<[&str; 1]> = rows.iter().map(|(_, alias)| [alias.as_str()]).collect();
-            let rows: Vec<(&str, &[&str])> = rows.iter().zip(&aliases).map(|((n, _), a)| (n.as_str(), &a[..])).collect();
+            let rows: Vec<(&str, &[&str])> =
+                rows.iter().zip(&aliases).map(|((n, _), a)| (n.as_str(), &a[..])).collect();
             table(&rows)
         };
         let old = Names::build(&to_table(&first), None);

@@ -65,7 +65,12 @@ impl CellView {
     /// Whether the decision of a row for a class (its place in the policy) changed after `since`, epochs and times
     /// apart. A kill switch that moved at the very epoch counts as later, so it may be told twice and never missed.
     pub fn changed_since(&self, class: usize, row: u32, since: i64) -> bool {
-        self.kill_moved.is_some_and(|epoch| epoch >= since) || self.changes.changed_since(class, row as usize, since)
+        self.changed_everywhere_since(since) || self.changes.changed_since(class, row as usize, since)
+    }
+
+    /// Whether every decision changed at or after `since`, because the kill switch moved.
+    pub fn changed_everywhere_since(&self, since: i64) -> bool {
+        self.kill_moved.is_some_and(|epoch| epoch >= since)
     }
 
     /// Servers that left after `since` and have not come back.

@@ -24,12 +24,8 @@ pub(crate) fn of_row(snapshot: &CellSnapshot, row: usize) -> Option<Counterfactu
     let policy = &*snapshot.policy;
     let class = (0..policy.classes.len()).rev().find(|class| snapshot.decisions[*class].would_admit[row] < 1.0)?;
     let decision = &snapshot.decisions[class];
-    let by_pressure = [
-        DecisionReason::Throttled,
-        DecisionReason::Held,
-        DecisionReason::Rising,
-        DecisionReason::HigherClass,
-    ];
+    let by_pressure =
+        [DecisionReason::Throttled, DecisionReason::Held, DecisionReason::Rising, DecisionReason::HigherClass];
     if !by_pressure.iter().any(|reason| *reason as u8 == decision.reason[row]) {
         return None;
     }
@@ -93,7 +89,11 @@ fn round_significant(value: f64, round: fn(f64) -> f64) -> f64 {
     let digits = SIGNIFICANT_DIGITS - 1 - value.abs().log10().floor() as i32;
     // What arithmetic in binary left behind must not cost a digit: 30.000000000000004 is 30.
     let snap = |x: f64| if (x - x.round()).abs() < 1e-9 * x.abs() { x.round() } else { round(x) };
-    if digits >= 0 { snap(value * 10f64.powi(digits)) / 10f64.powi(digits) } else { snap(value / 10f64.powi(-digits)) * 10f64.powi(-digits) }
+    if digits >= 0 {
+        snap(value * 10f64.powi(digits)) / 10f64.powi(digits)
+    } else {
+        snap(value / 10f64.powi(-digits)) * 10f64.powi(-digits)
+    }
 }
 
 #[cfg(test)]
@@ -102,9 +102,13 @@ mod tests {
 
     #[test]
     fn numbers_round_to_the_safe_side() {
-        for (value, below, above) in
-            [(0.021_49, 0.0214, 0.0215), (0.03, 0.03, 0.03), (123_456.0, 123_000.0, 124_000.0), (-2.5, -2.5, -2.5), (0.0, 0.0, 0.0)]
-        {
+        for (value, below, above) in [
+            (0.021_49, 0.0214, 0.0215),
+            (0.03, 0.03, 0.03),
+            (123_456.0, 123_000.0, 124_000.0),
+            (-2.5, -2.5, -2.5),
+            (0.0, 0.0, 0.0),
+        ] {
             assert_eq!(round_significant(value, f64::floor), below);
             assert_eq!(round_significant(value, f64::ceil), above);
         }
@@ -112,9 +116,12 @@ mod tests {
 
     #[test]
     fn pressure_turns_back_into_values_in_both_directions() {
-        for (thresholds, pressure, value) in
-            [([0.5, 0.9, 1.0], 0.5, 0.7), ([0.5, 0.9, 1.0], 1.5, 0.95), ([40.0, 10.0, 5.0], 0.5, 25.0), ([40.0, 10.0, 5.0], 2.0, 5.0)]
-        {
+        for (thresholds, pressure, value) in [
+            ([0.5, 0.9, 1.0], 0.5, 0.7),
+            ([0.5, 0.9, 1.0], 1.5, 0.95),
+            ([40.0, 10.0, 5.0], 0.5, 25.0),
+            ([40.0, 10.0, 5.0], 2.0, 5.0),
+        ] {
             assert!((value_at(thresholds, pressure) - value).abs() < 1e-12);
         }
     }

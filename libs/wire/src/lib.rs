@@ -14,8 +14,8 @@ pub mod explain;
 pub mod operate;
 pub mod problem;
 pub mod record;
-mod row;
 pub mod rollup;
+mod row;
 pub mod time;
 
 pub use arrow::{snapshot_batch, snapshot_schema};

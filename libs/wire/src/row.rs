@@ -38,6 +38,11 @@ impl<'a> RowReader<'a> {
         Self { snapshot, reading }
     }
 
+    /// Whether what is read is too old to be true.
+    pub fn is_stale(&self) -> bool {
+        self.reading.stale
+    }
+
     /// When the lease of the snapshot's decisions ends.
     pub fn valid_until(&self) -> Time {
         Time::from_seconds(self.snapshot.epoch.saturating_add(self.snapshot.policy.lease_seconds))
@@ -314,11 +319,8 @@ impl<'a> RowReader<'a> {
 
     fn class_frame(&self, class: usize, row: usize) -> (&'a ClassFrame, DecisionReason) {
         let frame = &self.snapshot.decisions[class];
-        let reason = if self.reading.killed {
-            DecisionReason::Off
-        } else {
-            DecisionReason::ALL[usize::from(frame.reason[row])]
-        };
+        let reason =
+            if self.reading.killed { DecisionReason::Off } else { DecisionReason::ALL[usize::from(frame.reason[row])] };
         (frame, reason)
     }
 
@@ -368,11 +370,17 @@ impl<'a> RowReader<'a> {
             DecisionReason::Open if set_point.is_nan() => "the class is exempt from throttling".into(),
             DecisionReason::Open => format!("pressure {pressure:.2} is within the set-point {set_point:.2}"),
             DecisionReason::Throttled => format!("cut: {signal} is above the set-point {set_point:.2}"),
-            DecisionReason::Held => format!("limited, neither cut nor raised at this tick: {signal} is near the set-point {set_point:.2}"),
-            DecisionReason::Rising => format!("rising: pressure {pressure:.2} is well below the set-point {set_point:.2}"),
+            DecisionReason::Held => {
+                format!("limited, neither cut nor raised at this tick: {signal} is near the set-point {set_point:.2}")
+            }
+            DecisionReason::Rising => {
+                format!("rising: pressure {pressure:.2} is well below the set-point {set_point:.2}")
+            }
             DecisionReason::LowConfidence => "too little is known to tighten: held, or relaxed".into(),
             DecisionReason::NoData => "the server has gone silent: the class moves to its safe value".into(),
-            DecisionReason::LostSignal => "a signal vanished while above its set-point: the class stays at its safe value until it returns".into(),
+            DecisionReason::LostSignal => {
+                "a signal vanished while above its set-point: the class stays at its safe value until it returns".into()
+            }
             DecisionReason::HigherClass => "waits until the more important classes are whole again".into(),
             DecisionReason::Off => "the mode is off: no decisions are derived".into(),
             DecisionReason::Learning => "the cell has just begun to tick: nothing is tightened yet".into(),

@@ -1,0 +1,254 @@
+//! Decisions as they change: a stream of server-sent events, or one long poll.
+//!
+//! A watcher holds the epoch it was told last, per cell, and nothing else; when it wakes it is told what changed since,
+//! however many ticks that spans. So a slow reader costs a bounded buffer (two events), skips what is outdated by
+//! itself, and a reconnect with `Last-Event-ID` is the same question as a wake-up. Only the last event of a round
+//! carries an id: a stream that breaks in the middle of a round resumes before it, and something comes twice, never not
+//! at all.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::Response;
+use bytes::Bytes;
+use headroom_read_model::{CellView, ReadModel};
+use headroom_wire::bulk::RemovedServer;
+use headroom_wire::{Decision, DecisionList, Problem, Reading, RowReader, Time};
+use http::{HeaderMap, header};
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use utoipa::ToSchema;
+
+use crate::error::ApiError;
+use crate::request::{JSON, MAX_EPOCH, Params, negotiate};
+use crate::respond::{ChannelBody, typed, with_header};
+use crate::routes::decisions::{DecisionQuery, classes_of, not_too_old, removed};
+use crate::state::{ApiState, WatcherPermit};
+
+const EVENT_STREAM: &str = "text/event-stream";
+
+/// A reconnecting client waits this long.
+const RETRY_MILLIS: u64 = 2_000;
+
+/// The data of an event: what one cell has to tell. At least one a tick; an empty one renews all decisions.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct WatchEvent<'a> {
+    /// The cell.
+    pub cell: Cow<'a, str>,
+    /// Its version.
+    pub epoch: i64,
+    /// The same as a time.
+    pub as_of: Time,
+    /// End of the lease of all its decisions, told or not.
+    pub valid_until: Time,
+    /// Nothing new has come for too long: follow `onExpiry` after the lease.
+    pub stale: bool,
+    /// The items are all there are: forget what was told before of this cell.
+    pub full: bool,
+    /// Decisions that changed.
+    pub items: Vec<Decision<'a>>,
+    /// Servers that left.
+    pub removed: Vec<RemovedServer<'a>>,
+    /// Further items of this epoch follow in the next event.
+    pub more: bool,
+}
+
+/// Decisions as they change. An event stream, or with `wait` a long poll that answers when the epoch has passed `since`.
+#[utoipa::path(get, path = "/v1/watch", tag = "decisions", operation_id = "watchDecisions",
+    params(("cell" = Option<String>, Query, description = "Only this cell", min_length = 1),
+        ("class" = Option<String>, Query, description = "Only this class", min_length = 1),
+        ("wait" = Option<String>, Query, description = "Long poll: wait that long, such as 30s, at most 60s", pattern = "^[0-9]{1,5}(ms|s|m)?$"),
+        ("since" = Option<i64>, Query, description = "epoch of an earlier answer", minimum = 0, maximum = 253402300799i64),
+        ("limit" = Option<i64>, Query, description = "Long poll: items of a page", minimum = 1, maximum = 10000),
+        ("cursor" = Option<String>, Query, description = "Long poll: nextCursor of the page before", min_length = 1),
+        ("Last-Event-ID" = Option<String>, Header, description = "id of the last event received: the stream goes on from there")),
+    responses((status = 200, description = "Events named decisions with id = epoch and a WatchEvent as data, or the page of a long poll", content(
+            (WatchEvent<'static> = "text/event-stream"), (DecisionList<'static> = "application/json"))),
+        (status = 404, body = Problem, content_type = "application/problem+json", description = "No such cell"),
+        (status = 410, body = Problem, content_type = "application/problem+json", description = "since is too old; ask without")))]
+pub(crate) async fn watch(
+    State(state): State<ApiState>,
+    params: Params,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    params.only(&["cell", "class", "wait", "since", "limit", "cursor"])?;
+    let class = params.text("class")?;
+    state.known_class(class)?;
+    let cells = state.cells(params.text("cell")?)?;
+    if let Some(wait) = params.duration("wait", state.limits.wait_seconds_max)? {
+        negotiate(&headers, &[JSON])?;
+        return long_poll(state, &params, wait).await;
+    }
+    if params.text("limit")?.is_some() || params.text("cursor")?.is_some() {
+        return Err(ApiError::bad_query("limit", "limit and cursor are for long polls; add wait=30s"));
+    }
+    negotiate(&headers, &[EVENT_STREAM])?;
+    let since = params.since()?;
+    if let Some(since) = since {
+        not_too_old(&cells, since)?;
+    }
+    let filter = Filter { cell: params.text("cell")?.map(str::to_owned), class: class.map(str::to_owned) };
+    let since = last_event_id(&headers)?.or(since);
+    let permit = state.watcher_permit()?;
+    let (sender, receiver) = mpsc::channel(2);
+    tokio::spawn(produce(state, filter, since, sender, permit));
+    let response = typed(EVENT_STREAM, Body::new(ChannelBody(receiver)));
+    let response = with_header(response, header::CACHE_CONTROL, "no-store");
+    // Proxies that buffer would turn a stream into a heap.
+    Ok(with_header(response, header::HeaderName::from_static("x-accel-buffering"), "no"))
+}
+
+fn last_event_id(headers: &HeaderMap) -> Result<Option<i64>, ApiError> {
+    let Some(value) = headers.get("last-event-id") else { return Ok(None) };
+    let epoch = value.to_str().ok().and_then(|text| text.parse().ok()).filter(|epoch| (0..=MAX_EPOCH).contains(epoch));
+    let detail = "Last-Event-ID is not the id of an event of this stream; leave it out to begin anew";
+    epoch.map(Some).ok_or_else(|| ApiError::bad_query("Last-Event-ID", detail))
+}
+
+async fn long_poll(state: ApiState, params: &Params, wait: Duration) -> Result<Response, ApiError> {
+    let cell = params.text("cell")?;
+    if let (Some(since), None) = (params.since()?, params.text("cursor")?) {
+        let _permit = state.watcher_permit()?;
+        let deadline = Instant::now() + wait;
+        let mut changes = state.read_model.subscribe(cell).ok_or_else(ApiError::internal)?;
+        let moved = |cells: &[Arc<CellView>]| {
+            ReadModel::shared_epoch(cells.iter()).is_some_and(|epoch| epoch > since)
+                || cells.iter().any(|view| view.changed_everywhere_since(since))
+        };
+        while !moved(&state.cells(cell)?) {
+            tokio::select! {
+                () = tokio::time::sleep_until(deadline) => break,
+                () = state.shutdown.cancelled() => break,
+                changed = changes.changed() => if changed.is_err() { break },
+            }
+        }
+    }
+    DecisionQuery::from_params(&state, params)?.answer(state).await
+}
+
+struct Filter {
+    cell: Option<String>,
+    class: Option<String>,
+}
+
+/// What a watcher was told last of a cell.
+type Told = BTreeMap<Arc<str>, (i64, Reading)>;
+
+async fn produce(
+    state: ApiState,
+    filter: Filter,
+    since: Option<i64>,
+    sender: mpsc::Sender<Bytes>,
+    _permit: WatcherPermit,
+) {
+    let mut told = Told::new();
+    let Some(mut changes) = state.read_model.subscribe(filter.cell.as_deref()) else { return };
+    if sender.send(Bytes::from(format!("retry: {RETRY_MILLIS}\n\n"))).await.is_err() {
+        return;
+    }
+    loop {
+        changes.borrow_and_update();
+        let Ok(cells) = state.cells(filter.cell.as_deref()) else { return };
+        if tell(&state, &filter, since, &cells, &mut told, &sender).await.is_err() {
+            return;
+        }
+        tokio::select! {
+            () = state.shutdown.cancelled() => return,
+            () = sender.closed() => return,
+            changed = changes.changed() => if changed.is_err() { return },
+            // Also the moment to notice that a cell has become stale, which nobody announces.
+            () = tokio::time::sleep(state.limits.heartbeat) => {
+                if sender.send(Bytes::from_static(b": heartbeat\n\n")).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// The reader is gone.
+struct Gone;
+
+/// One round: an event, or several where there is much to tell, for each cell that moved.
+async fn tell(
+    state: &ApiState,
+    filter: &Filter,
+    resume: Option<i64>,
+    cells: &[Arc<CellView>],
+    told: &mut Told,
+    sender: &mpsc::Sender<Bytes>,
+) -> Result<(), Gone> {
+    let moved: Vec<(&Arc<CellView>, Reading)> = cells
+        .iter()
+        .map(|view| (view, state.reading(view)))
+        .filter(|(view, reading)| told.get(&view.snapshot().cell) != Some(&(view.epoch(), *reading)))
+        .collect();
+    let id = ReadModel::shared_epoch(cells.iter());
+    for (at, (view, reading)) in moved.iter().enumerate() {
+        let cell = &view.snapshot().cell;
+        let since = told.get(cell).map(|(epoch, _)| *epoch).or(resume).filter(|since| *since >= view.horizon());
+        let is_last_cell = at + 1 == moved.len();
+        let mut row = 0;
+        loop {
+            let event = event(state, filter, view, *reading, since, &mut row);
+            let id = id.filter(|_| is_last_cell && !event.more);
+            sender.send(frame(&event, id)).await.map_err(|_| Gone)?;
+            if !event.more {
+                break;
+            }
+        }
+        told.insert(Arc::clone(cell), (view.epoch(), *reading));
+    }
+    Ok(())
+}
+
+/// The next event of a cell, from `row` on; moves it to where the one after begins.
+fn event<'a>(
+    state: &ApiState,
+    filter: &Filter,
+    view: &'a CellView,
+    reading: Reading,
+    since: Option<i64>,
+    row: &mut u32,
+) -> WatchEvent<'a> {
+    let reader = RowReader::new(view.snapshot(), reading);
+    let classes: Vec<usize> = classes_of(view, filter.class.as_deref()).collect();
+    let is_first = *row == 0;
+    let rows = view.snapshot().len() as u32;
+    let mut items = Vec::new();
+    while *row < rows && items.len() < state.limits.event_items_max {
+        let changed = classes.iter().filter(|class| since.is_none_or(|since| view.changed_since(**class, *row, since)));
+        items.extend(changed.map(|class| reader.decision(*class, *row as usize)));
+        *row += 1;
+    }
+    let removed = since.filter(|_| is_first).map(|since| removed(view, since).collect());
+    WatchEvent {
+        cell: Cow::Borrowed(&*view.snapshot().cell),
+        epoch: view.epoch(),
+        as_of: Time::from_seconds(view.epoch()),
+        valid_until: reader.valid_until(),
+        stale: reading.stale,
+        full: since.is_none() && is_first,
+        items,
+        removed: removed.unwrap_or_default(),
+        more: *row < rows,
+    }
+}
+
+fn frame(event: &WatchEvent<'_>, id: Option<i64>) -> Bytes {
+    let mut bytes = Vec::with_capacity(256 + event.items.len() * 640);
+    if let Some(id) = id {
+        bytes.extend_from_slice(format!("id: {id}\n").as_bytes());
+    }
+    bytes.extend_from_slice(b"event: decisions\ndata: ");
+    // JSON has no line breaks, so one line of data holds it; text and numbers cannot fail to be written.
+    let _ = serde_json::to_writer(&mut bytes, event);
+    bytes.extend_from_slice(b"\n\n");
+    bytes.into()
+}

@@ -1,0 +1,71 @@
+//! Serving a router on a listener, within the bounds of [`ApiLimits`].
+//!
+//! Not `axum::serve`, which sets no bounds: a slow head, a huge head, a peer that reads nothing and too many
+//! connections must each cost a known amount.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use crate::stall::StallGuard;
+use crate::state::ApiLimits;
+
+/// What is left of a request when the service stops has this long to end.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// After an error of `accept` (no file handles left, mostly) the next try waits this long.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Serves until `shutdown` is cancelled, then lets running requests end. Streams end by themselves when the token that
+/// the `ApiState` holds is cancelled too.
+pub async fn serve(listener: TcpListener, router: Router, limits: &ApiLimits, shutdown: CancellationToken) {
+    let mut builder = Builder::new(TokioExecutor::new());
+    // hyper wants at least 8 KiB; what is over the bounds and still fits is refused by the router, with a problem.
+    let head_bytes_max = (limits.uri_bytes_max + limits.header_bytes_max).saturating_mul(2).max(16 << 10);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(limits.body_timeout).max_buf_size(head_bytes_max);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_header_list_size(u32::try_from(head_bytes_max).unwrap_or(u32::MAX))
+        .max_concurrent_streams(250)
+        .keep_alive_interval(limits.write_stall_timeout)
+        .keep_alive_timeout(limits.write_stall_timeout);
+    let graceful = GracefulShutdown::new();
+    let places = Arc::new(Semaphore::new(limits.connections_max));
+    loop {
+        let accepted = tokio::select! {
+            () = shutdown.cancelled() => break,
+            accepted = async {
+                let place = Arc::clone(&places).acquire_owned().await;
+                (place, listener.accept().await)
+            } => accepted,
+        };
+        let (Ok(place), Ok((stream, _))) = accepted else {
+            tracing::warn!("cannot accept a connection");
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+            continue;
+        };
+        // Small answers must not wait for the acknowledgement of the one before.
+        let _ = stream.set_nodelay(true);
+        let io = TokioIo::new(StallGuard::new(stream, limits.write_stall_timeout));
+        let service = TowerToHyperService::new(router.clone());
+        let connection = builder.serve_connection(io, service).into_owned();
+        let connection = graceful.watch(connection);
+        tokio::spawn(async move {
+            let _place = place;
+            if let Err(error) = connection.await {
+                tracing::debug!(error, "connection ended");
+            }
+        });
+    }
+    drop(listener);
+    let _ = tokio::time::timeout(DRAIN, graceful.shutdown()).await;
+}

@@ -1,0 +1,178 @@
+//! Watching: events, resume, long polls, shutdown.
+
+mod support;
+
+use std::time::Duration;
+
+use axum::body::Body;
+use headroom_api::ApiLimits;
+use headroom_model::CellSnapshot;
+use http::Request;
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
+use support::Service;
+use support::fixture::{EPOCH, snapshot, table, with_slow_disk};
+use tower::ServiceExt;
+
+fn quiet(epoch: i64) -> CellSnapshot {
+    snapshot("eu-1", epoch, table(&[("web-1", &[], "web"), ("web-2", &[], "web")]))
+}
+
+/// A stream of events as a client reads it.
+struct Events {
+    body: Body,
+    text: String,
+}
+
+impl Events {
+    async fn open(service: &Service, query: &str, last_event_id: Option<i64>) -> Self {
+        let mut request = Request::get(format!("/v1/watch{query}")).header("accept", "text/event-stream");
+        if let Some(id) = last_event_id {
+            request = request.header("last-event-id", id);
+        }
+        let request = request.body(Body::empty()).expect("a request");
+        let response = service.router.clone().oneshot(request).await.expect("the router never fails");
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.headers()["content-type"], "text/event-stream");
+        Self { body: response.into_body(), text: String::new() }
+    }
+
+    /// The next block that is an event: its id and its data.
+    async fn next(&mut self) -> Option<(Option<i64>, Value)> {
+        loop {
+            while let Some(end) = self.text.find("\n\n") {
+                let block: String = self.text.drain(..end + 2).collect();
+                let field = |name: &str| block.lines().find_map(|line| line.strip_prefix(name)).map(str::to_owned);
+                if let Some(data) = field("data: ") {
+                    let data = serde_json::from_str(&data).expect("data is JSON");
+                    return Some((field("id: ").map(|id| id.parse().expect("an epoch")), data));
+                }
+            }
+            let frame = self.body.frame().await?.expect("the stream does not fail");
+            let bytes = frame.into_data().expect("data frames only");
+            self.text.push_str(std::str::from_utf8(&bytes).expect("UTF-8"));
+        }
+    }
+}
+
+fn names(event: &Value, array: &str) -> Vec<String> {
+    let items = event[array].as_array().into_iter().flatten();
+    items.map(|item| item["server"].as_str().unwrap_or_default().to_owned()).collect()
+}
+
+#[tokio::test]
+async fn a_stream_begins_with_all_and_goes_on_with_changes_one_event_a_tick() {
+    let service = Service::new();
+    service.read_model.apply(quiet(EPOCH));
+    let mut events = Events::open(&service, "?class=discretionary", None).await;
+    let (id, first) = events.next().await.expect("an event");
+    assert_eq!((id, &first["full"], names(&first, "items").len()), (Some(EPOCH), &json!(true), 2));
+    service.read_model.apply(with_slow_disk(quiet(EPOCH + 10), 1));
+    let (id, change) = events.next().await.expect("an event");
+    assert_eq!((id, &change["full"], names(&change, "items")), (Some(EPOCH + 10), &json!(false), vec!["web-2".into()]));
+    service.read_model.apply(with_slow_disk(quiet(EPOCH + 20), 1));
+    let (id, renewal) = events.next().await.expect("an event");
+    assert_eq!((id, names(&renewal, "items").len()), (Some(EPOCH + 20), 0));
+    assert_eq!(renewal["validUntil"], "2026-11-21T10:01:30Z");
+}
+
+#[tokio::test]
+async fn a_stream_resumes_after_the_last_event_and_begins_anew_where_that_is_too_old() {
+    let service = Service::new();
+    service.read_model.apply(quiet(EPOCH));
+    service.read_model.apply(with_slow_disk(quiet(EPOCH + 10), 1));
+    let one = snapshot("eu-1", EPOCH + 20, table(&[("web-2", &[], "web")]));
+    service.read_model.apply(with_slow_disk(one, 0));
+    for (id, full, items, removed) in [
+        (EPOCH + 10, false, vec![], vec!["web-1"]),
+        (EPOCH, false, vec!["web-2"], vec!["web-1"]),
+        (EPOCH - 10, true, vec!["web-2", "web-2"], vec![]),
+    ] {
+        let mut events = Events::open(&service, "", Some(id)).await;
+        let (_, event) = events.next().await.expect("an event");
+        assert_eq!(
+            (&event["full"], names(&event, "items"), names(&event, "removed")),
+            (
+                &json!(full),
+                items.into_iter().map(str::to_owned).collect(),
+                removed.into_iter().map(str::to_owned).collect()
+            ),
+            "{id}"
+        );
+    }
+}
+
+/// A round over two cells, in pieces: only its last event has an id, so that a break in the middle loses nothing.
+#[tokio::test]
+async fn only_the_last_event_of_a_round_has_an_id() {
+    let limits = ApiLimits { event_items_max: 2, ..ApiLimits::default() };
+    let service = Service::with(true, limits);
+    service.read_model.apply(quiet(EPOCH));
+    service.read_model.apply(snapshot("us-1", EPOCH - 10, table(&[("db-1", &[], "db")])));
+    let mut events = Events::open(&service, "", None).await;
+    let mut seen = Vec::new();
+    for _ in 0..3 {
+        let (id, event) = events.next().await.expect("an event");
+        seen.push((id, event["cell"].clone(), event["more"].clone(), event["full"].clone()));
+    }
+    let eu = json!("eu-1");
+    assert_eq!(
+        seen,
+        [
+            (None, eu.clone(), json!(true), json!(true)),
+            (None, eu, json!(false), json!(false)),
+            (Some(EPOCH - 10), json!("us-1"), json!(false), json!(true)),
+        ]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn staleness_and_the_kill_switch_are_events_too() {
+    let service = Service::new();
+    service.read_model.apply(quiet(EPOCH));
+    let mut events = Events::open(&service, "?cell=eu-1", None).await;
+    events.next().await.expect("an event");
+    service.read_model.kill(None, true);
+    let (_, killed) = events.next().await.expect("an event");
+    assert_eq!((&killed["items"][0]["mode"], names(&killed, "items").len()), (&json!("off"), 4));
+    service.set_seconds_after_epoch(26);
+    let (_, stale) = events.next().await.expect("an event");
+    assert_eq!((&stale["stale"], &stale["epoch"]), (&json!(true), &json!(EPOCH)));
+}
+
+#[tokio::test]
+async fn a_shutdown_ends_streams_and_a_reader_that_leaves_gives_its_place_back() {
+    let limits = ApiLimits { watchers_max: 1, ..ApiLimits::default() };
+    let service = Service::with(true, limits);
+    service.read_model.apply(quiet(EPOCH));
+    let mut events = Events::open(&service, "", None).await;
+    events.next().await.expect("an event");
+    let refused = service.get("/v1/watch").await;
+    assert_eq!((refused.status.as_u16(), refused.header("retry-after")), (503, "5"));
+    assert_eq!((&refused.json()["limit"], &refused.json()["bound"]), (&json!("watchersMax"), &json!(1)));
+    drop(events);
+    while service.get("/v1/watch?wait=0s&since=1795255210").await.status != 200 {
+        tokio::task::yield_now().await;
+    }
+    let mut events = Events::open(&service, "", None).await;
+    events.next().await.expect("an event");
+    service.shutdown.cancel();
+    assert_eq!(events.next().await, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_long_poll_answers_when_the_epoch_moves_or_the_time_is_up() {
+    let service = Service::new();
+    service.read_model.apply(quiet(EPOCH));
+    let path = format!("/v1/watch?wait=30s&since={EPOCH}");
+    let unchanged = service.get(&path).await;
+    assert_eq!((&unchanged.json()["epoch"], unchanged.servers("items").len()), (&json!(EPOCH), 0));
+    let moves = async {
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        service.read_model.apply(with_slow_disk(quiet(EPOCH + 10), 0));
+    };
+    let (changed, ()) = tokio::join!(service.get(&path), moves);
+    assert_eq!((&changed.json()["epoch"], changed.servers("items")), (&json!(EPOCH + 10), vec!["web-1".to_owned()]));
+    assert_eq!(service.get("/v1/watch?wait=30s").await.servers("items").len(), 4);
+    assert_eq!(service.get(&format!("/v1/watch?wait=30s&since={}", EPOCH - 10)).await.status, 410);
+}
