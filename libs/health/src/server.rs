@@ -128,7 +128,7 @@ impl ServerState {
             self.last_report_ms = i64::MIN;
         }
         let stale = seen.is_stale();
-        let report_ms = i64::from(now) * 1000 - (f64::from(seen.age_seconds) * 1000.0) as i64;
+        let report_ms = (i64::from(now) * 1000).saturating_sub((f64::from(seen.age_seconds) * 1000.0) as i64);
         let is_new = !stale && report_ms > self.last_report_ms.saturating_add(SAME_REPORT_MS);
         if is_new {
             self.last_report_ms = report_ms;

@@ -21,9 +21,11 @@ const FRACTION_MIN: f64 = 0.02;
 
 /// The fraction after a cut at this pressure, which must be above the set-point.
 pub(crate) fn cut(class: &ClassSpec, set_point: f64, fraction: f64, pressure: f64, span: f64) -> f64 {
-    let limit = power(class.cut_min, span);
-    let proportional = power(set_point / pressure, STEPS_PER_WINDOW * span);
-    let cut = fraction * limit.max(proportional);
+    let ratio = set_point / pressure;
+    // The milder of `cut_min^span` and `ratio^(3 span)`, found before either power is taken: powers keep the order.
+    let is_bounded = ratio <= 0.0 || ratio * ratio * ratio < class.cut_min;
+    let factor = if is_bounded { power(class.cut_min, span) } else { power(ratio, STEPS_PER_WINDOW * span) };
+    let cut = fraction * factor;
     let cut = if cut < FRACTION_MIN { 0.0 } else { cut };
     // A floor never raises: who is below it (it was raised by a new policy) rises as anyone does.
     cut.max(class.floor).min(fraction)

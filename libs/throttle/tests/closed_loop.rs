@@ -193,9 +193,13 @@ proptest! {
     fn no_priority_inversion(
         seed in 1u64..u64::MAX,
         interval_seconds in prop::sample::select(vec![10usize, 20, 60]),
+        cut_mins in prop::array::uniform4(0.1f64..0.95),
         phases in prop::collection::vec((1usize..40, prop::array::uniform4(0.0f64..1.5)), 1..8),
     ) {
-        let mut plant = Plant::new(classes(), interval_seconds, seed);
+        // Laws that are not in order themselves: a lower class that may be cut less than a higher one.
+        let mut laws = classes();
+        laws.iter_mut().zip(cut_mins).for_each(|(law, cut_min)| law.cut_min = cut_min);
+        let mut plant = Plant::new(laws, interval_seconds, seed);
         let floors: Vec<f32> = classes().iter().map(|class| class.floor as f32).collect();
         for (ticks, demand) in phases {
             for _ in 0..ticks {
