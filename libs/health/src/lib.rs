@@ -14,11 +14,12 @@
 //! 3. `deviation`: who is unlike the pool, or unlike itself;
 //! 4. `server`, `latch`: states with entry, exit and hold rules, and the latch on flapping;
 //! 5. `reason`: at most three causes;
-//! 6. `step` composes these and writes the frame.
+//! 6. `step` composes these over the columns of a `block` and writes the frame.
 //!
 //! States are for people and placement. The throttle reads pressures: control by states oscillates.
 #![forbid(unsafe_code)]
 
+mod block;
 mod deviation;
 mod latch;
 mod peers;
