@@ -61,7 +61,7 @@ fn policy(inputs: usize) -> Policy {
         }],
         fold: Fold::Sum,
         across: Across::First,
-        function: if at % 2 == 0 { WindowFunction::Rate } else { WindowFunction::Mean },
+        function: if at.is_multiple_of(2) { WindowFunction::Rate } else { WindowFunction::Mean },
     };
     Policy {
         hash: "00000000".into(),
@@ -89,7 +89,7 @@ fn series(count: usize) -> Vec<Arc<Series>> {
     let one = |at: usize| Series {
         metric: format!("m{at}").into(),
         unit: "1".into(),
-        kind: if at % 2 == 0 { SeriesKind::Counter } else { SeriesKind::Gauge },
+        kind: if at.is_multiple_of(2) { SeriesKind::Counter } else { SeriesKind::Gauge },
         attributes: [].into(),
         bounds: [].into(),
     };
@@ -110,7 +110,7 @@ fn batch(
         let resource = builder.add_resource(resources[server].clone());
         let time_ns = (BEGIN_SECONDS + step * STEP_SECONDS) * 1_000_000_000 + (server as i64 % 9_000) * 1_000_000;
         for at in 0..series.len() {
-            let value = if at % 2 == 0 { (step * 100) as f64 } else { ((server as i64 + step) % 7) as f64 };
+            let value = if at.is_multiple_of(2) { (step * 100) as f64 } else { ((server as i64 + step) % 7) as f64 };
             builder.push(resource, at as u32, 1_700_000_000_000_000_000, time_ns, value);
         }
     }

@@ -81,6 +81,10 @@ impl WindowStore {
 
     fn prepare(&mut self, tick_ms: i64) {
         self.retry_refused();
+        if self.series.len() * 2 > self.limits.series_max {
+            // Closed resources leave series behind; they are looked for only where they may stand in the way.
+            self.series.forget_unused();
+        }
         match self.last_tick_ms {
             None => self.judge_first_samples(tick_ms),
             Some(last) if tick_ms.saturating_sub(last) >= RANGE_MS => self.forget_all(),
@@ -272,7 +276,8 @@ impl Pass<'_> {
             Some(self.times.tick_ms - i64::from(age))
         };
         let young = extent.state == 0 || row.is_wide();
-        let horizon_ms = if young { self.horizon(row.resource) } else { i64::MAX };
+        let resource = row.resource;
+        let horizon_ms = if young { self.horizon(resource) } else { i64::MAX };
         // The horizon may have looked at other rows: borrow again.
         let row = &self.rows[lane.row as usize];
         let view = self.samples.view(row);

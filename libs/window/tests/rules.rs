@@ -333,6 +333,19 @@ fn servers_come_and_go_with_their_rows() {
     assert_eq!(cell.send_values(series, &[(105.0, 1.0)]).skipped, 1);
 }
 
+#[test]
+fn series_of_closed_servers_make_room() {
+    let limits = WindowLimits { series_max: 1, ..WindowLimits::default() };
+    let config = WindowConfig::default();
+    let mut cell = Cell::new(vec![simple(WindowFunction::Last)], config, limits, &[(0, "a"), (1, "a")]);
+    let (a, b) = (cell.add_series("x", SeriesKind::Gauge, "a"), cell.add_series("x", SeriesKind::Gauge, "b"));
+    let point = |sender, series| Point { sender, series, start: f64::NAN, time: 95.0, value: 1.0 };
+    assert_eq!(cell.send(&[point(0, a), point(1, b)]).refused_series, 1);
+    cell.store.close_server(0);
+    cell.close(100);
+    assert_eq!(cell.send(&[point(1, b)]).samples, 1);
+}
+
 fn histogram_point(series: usize, sender: u32, start: f64, time: f64, buckets: &[u64]) -> HistogramPoint {
     HistogramPoint {
         resource: sender,

@@ -1,5 +1,5 @@
 //! A small cell to test with: metrics named after the inputs that read them.
-#![allow(dead_code)] // Each test binary uses its part.
+#![allow(dead_code, clippy::unwrap_used)] // Each test binary uses its part.
 
 use std::sync::Arc;
 
