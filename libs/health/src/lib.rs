@@ -28,6 +28,7 @@ mod reason;
 mod server;
 mod signal;
 mod step;
+mod tick;
 
 pub use step::{HealthCounters, HealthState};
 
