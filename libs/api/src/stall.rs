@@ -90,7 +90,7 @@ mod tests {
         let slow_reader = tokio::spawn(async move {
             let mut taken = [0; 4];
             for _ in 0..3 {
-                tokio::time::sleep(Duration::from_secs(20)).await;
+                sleep(Duration::from_secs(20)).await;
                 far.read_exact(&mut taken).await.expect("bytes come");
             }
             far

@@ -77,7 +77,7 @@ async fn the_counterfactual_names_all_signals_that_have_to_move() {
         "admitFraction of discretionary would be 1.0 if cpu_busy were < 0.72 and disk_await_p95 were < 0.016 s";
     assert_eq!(record["reasons"][0]["counterfactual"], expected);
     assert_eq!(record["decisions"][1]["onExpiry"]["then"], 0.1);
-    assert_eq!(record["decisions"][1]["limit"], 124.00000095367432);
+    assert_eq!(record["decisions"][1]["limit"], 124.0);
 }
 
 #[tokio::test]

@@ -93,7 +93,7 @@ impl<'a> RowReader<'a> {
             admit_fraction,
             would_admit_fraction: if self.reading.killed { 1.0 } else { snapshot.decisions[class].would_admit[row] },
             mode: Cow::Borrowed(self.class_mode(class, row)),
-            limit: known(nominal * f64::from(admit_fraction)),
+            limit: known(nominal * short(admit_fraction)),
             lease_seconds: policy.lease_seconds,
             refresh_after_seconds: policy.refresh_seconds,
             valid_until: self.valid_until(),
@@ -403,7 +403,7 @@ impl<'a> RowReader<'a> {
     }
 
     fn fraction_at(&self, class: usize, row: usize, now: Timestamp) -> f64 {
-        let admit = f64::from(self.admit(class, row));
+        let admit = short(self.admit(class, row));
         after_lease(admit, &self.on_expiry(class, row), self.seconds_after_lease(now))
     }
 }
@@ -412,6 +412,11 @@ impl<'a> RowReader<'a> {
 pub fn after_lease(last: f64, rule: &OnExpiry, seconds_after_lease: f64) -> f64 {
     let step = (seconds_after_lease - rule.hold_seconds as f64).max(0.0) / 60.0 * rule.ramp_per_minute;
     if rule.then > last { (last + step).min(rule.then) } else { (last - step).max(rule.then) }
+}
+
+/// A fraction without the digits that 32 bits do not have: 0.62, not 0.6200000047683716.
+fn short(fraction: f32) -> f64 {
+    (f64::from(fraction) * 1e7).round() / 1e7
 }
 
 pub(crate) fn known(value: f64) -> Option<f64> {

@@ -1,0 +1,36 @@
+//! The listener: a real socket, once.
+
+mod support;
+
+use headroom_api::{ApiLimits, serve};
+use support::Service;
+use support::fixture::{EPOCH, snapshot, table};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, TcpStream};
+
+/// A stream over a socket ends when the service stops, and so does the service; nothing says what software answers.
+#[tokio::test]
+async fn a_shutdown_ends_open_streams_and_then_the_listener() {
+    let service = Service::new();
+    service.read_model.apply(snapshot("eu-1", EPOCH, table(&[("web-1", &[], "web")])));
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("an address");
+    let limits = ApiLimits::default();
+    let server = {
+        let (router, shutdown) = (service.router.clone(), service.shutdown.clone());
+        tokio::spawn(async move { serve(listener, router, &limits, shutdown).await })
+    };
+    let mut stream = BufReader::new(TcpStream::connect(address).await.expect("the service listens"));
+    stream.write_all(b"GET /v1/watch HTTP/1.1\r\nHost: x\r\n\r\n").await.expect("the request is taken");
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        assert_ne!(stream.read_line(&mut head).await.expect("a line"), 0, "the head ends");
+    }
+    assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+    assert!(!head.to_lowercase().contains("\nserver:"), "{head}");
+    service.shutdown.cancel();
+    let mut rest = String::new();
+    stream.read_to_string(&mut rest).await.expect("the stream ends in order");
+    assert!(rest.contains(&format!("id: {EPOCH}")) && rest.ends_with("0\r\n\r\n"), "{rest}");
+    server.await.expect("the service ends");
+}
