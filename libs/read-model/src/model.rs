@@ -79,12 +79,25 @@ pub struct ReadModel {
 #[derive(Default)]
 struct Kills {
     everywhere: bool,
-    cells: BTreeSet<Arc<str>>,
+    /// Cells for which it is otherwise.
+    except: BTreeSet<Arc<str>>,
 }
 
 impl Kills {
     fn is_killed(&self, cell: &str) -> bool {
-        self.everywhere || self.cells.contains(cell)
+        self.everywhere != self.except.contains(cell)
+    }
+
+    fn set(&mut self, cell: Option<&str>, thrown: bool) {
+        match cell {
+            None => *self = Self { everywhere: thrown, except: BTreeSet::new() },
+            Some(cell) if thrown == self.everywhere => {
+                self.except.remove(cell);
+            }
+            Some(cell) => {
+                self.except.insert(cell.into());
+            }
+        }
     }
 }
 
@@ -154,20 +167,11 @@ impl ReadModel {
         Applied::Published
     }
 
-    /// Throws or resets the kill switch, for a cell or for all. Thrown everywhere, it takes `cell: None` to reset it,
-    /// which resets those of single cells too.
+    /// Throws or resets the kill switch, for a cell or for all. The last word counts: one about all cells replaces what
+    /// was said about single ones.
     pub fn kill(&self, cell: Option<&str>, thrown: bool) {
         let mut kills = self.kills.lock().unwrap_or_else(PoisonError::into_inner);
-        match (cell, thrown) {
-            (None, true) => kills.everywhere = true,
-            (None, false) => *kills = Kills::default(),
-            (Some(cell), true) => {
-                kills.cells.insert(cell.into());
-            }
-            (Some(cell), false) => {
-                kills.cells.remove(cell);
-            }
-        }
+        kills.set(cell, thrown);
         let cells = self.cells.load_full();
         let moved = cells.iter().filter(|(cell, view)| view.killed != kills.is_killed(cell));
         let views: Vec<_> = moved

@@ -137,8 +137,10 @@ fn the_kill_switch_acts_at_once_also_on_cells_to_come_and_is_told_as_a_change() 
     model.apply(snapshot("eu-1", EPOCH + 10, two()));
     assert!(view(&model).is_killed());
     assert_eq!(changed(&view(&model), EPOCH + 10), []);
+    model.kill(Some("eu-1"), false);
+    assert!(!view(&model).is_killed() && model.cell("us-1").is_some_and(|view| view.is_killed()));
     model.kill(None, false);
-    assert!(!view(&model).is_killed());
+    assert!(model.cells().values().all(|view| !view.is_killed()));
 }
 
 /// A dead cell must not hold back the epoch of the others for ever; when it returns, whoever asked meanwhile is told.

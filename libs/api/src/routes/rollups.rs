@@ -70,12 +70,11 @@ pub(crate) async fn list_pools(
     .await
 }
 
+/// Makes the body of an answer about some cells.
+type Write = fn(&ApiState, &[Arc<CellView>]) -> Result<Vec<u8>, ApiError>;
+
 /// Runs what may pass over a million rows where it holds up nobody.
-async fn answer(
-    state: ApiState,
-    cells: Vec<Arc<CellView>>,
-    write: fn(&ApiState, &[Arc<CellView>]) -> Result<Vec<u8>, ApiError>,
-) -> Result<Response, ApiError> {
+async fn answer(state: ApiState, cells: Vec<Arc<CellView>>, write: Write) -> Result<Response, ApiError> {
     let permit = state.heavy_permit()?;
     let age = ReadModel::shared_epoch(cells.iter()).map(|epoch| (state.now().seconds() - epoch).max(0));
     let body = tokio::task::spawn_blocking(move || {
