@@ -1,0 +1,239 @@
+//! The entries themselves. To add one: write it here, then `schemas/metrics.md` is made anew from it.
+//!
+//! The bounds on series are the product of what each label can take, with room; `cell` counts for [`CELLS`], `class` for
+//! [`CLASSES`], a partition for [`PARTITIONS`].
+
+use super::{CounterDef as Counter, GaugeDef as Gauge, HistogramDef as Histogram, Label, Metric, Unit};
+
+/// Cells for which one process shows series of their own.
+const CELLS: usize = 256;
+/// Workload classes of a policy.
+const CLASSES: usize = 8;
+/// Partitions of the sample log that one process owns.
+const PARTITIONS: usize = 64;
+/// Pools, over all cells.
+const POOLS: usize = 1024;
+
+macro_rules! catalog {
+    ($($kind:ident $id:ident, $name:literal, $unit:expr, $series:expr, $help:literal, [$($label:ident: $meaning:literal),*];)*) => {
+        #[allow(non_camel_case_types, clippy::upper_case_acronyms, reason = "the entries' own names, to number them")]
+        enum Index { $($id),* }
+
+        $(
+            #[doc = concat!("`", $name, "`: ", $help)]
+            pub static $id: $kind<{ <[&str]>::len(&[$(stringify!($label)),*]) }> =
+                $kind(Metric {
+                    index: Index::$id as usize,
+                    name: $name,
+                    kind: $kind::<0>::KIND,
+                    unit: $unit,
+                    help: $help,
+                    labels: &[$(Label { name: stringify!($label), meaning: $meaning }),*],
+                    series_max: $series,
+                });
+        )*
+
+        /// Every entry, in the order of `schemas/metrics.md`.
+        pub static ALL: &[&Metric] = &[$(&$id.0),*];
+    };
+}
+
+catalog! {
+    // The process.
+    Gauge BUILD_INFO, "headroom_build_info", Unit::Count("build"), 4,
+        "Which build runs in which role; the value is 1.",
+        [version: "version of the program", revision: "revision it was built from, or `unknown`",
+         role: "`all`, `otlp-ingestor`, `kafka-ingestor`, `aggregator` or `health-api`"];
+    Counter PROCESS_CPU, "process_cpu_seconds_total", Unit::Seconds, 1,
+        "CPU time of the process, user and system.", [];
+    Gauge PROCESS_RESIDENT_MEMORY, "process_resident_memory_bytes", Unit::Bytes, 1,
+        "Memory of the process that lies in RAM.", [];
+    Gauge PROCESS_OPEN_FDS, "process_open_fds", Unit::Count("file"), 1,
+        "Open file descriptors of the process.", [];
+    Gauge PROCESS_START_TIME, "process_start_time_seconds", Unit::Seconds, 1,
+        "When the process started, in seconds since 1970.", [];
+    Counter TELEMETRY_SERIES_REFUSED, "headroom_telemetry_series_refused_total", Unit::Count("request"), 256,
+        "Times a combination of label values was not given a series of its own because its metric was full.",
+        [metric: "name of the full metric"];
+    Gauge READINESS_CHECKS_PASSING, "headroom_readiness_check_passing", Unit::Count("check"), 32,
+        "Whether a readiness check passes: 1 or 0.",
+        [check: "name of the check, as `/readyz?verbose` lists it"];
+
+    // Ingest by OTLP.
+    Counter OTLP_REQUESTS, "headroom_otlp_requests_total", Unit::Count("request"), 128,
+        "OTLP export requests answered.",
+        [transport: "`grpc` or `http`", encoding: "`protobuf` or `json`",
+         code: "HTTP status, or the gRPC status code's name in upper case"];
+    Counter OTLP_RECEIVED, "headroom_otlp_received_bytes_total", Unit::Bytes, 4,
+        "Bytes of request bodies as received, before decompression.",
+        [transport: "`grpc` or `http`"];
+    Counter OTLP_POINTS_ACCEPTED, "headroom_otlp_accepted_points_total", Unit::Count("point"), 4,
+        "Data points acknowledged to their sender.",
+        [transport: "`grpc` or `http`"];
+    Counter OTLP_POINTS_REJECTED, "headroom_otlp_rejected_points_total", Unit::Count("point"), 64,
+        "Data points refused for good, as the partial success of the answer told the sender.",
+        [reason: "why, such as `no_identity` or `too_many_points`"];
+    Counter OTLP_IGNORED, "headroom_otlp_ignored_records_total", Unit::Count("record"), 4,
+        "Spans and log records accepted and dropped, so that senders with one endpoint for all signals work.",
+        [kind: "`traces` or `logs`"];
+    Histogram OTLP_REQUEST_DURATION, "headroom_otlp_request_duration_seconds", Unit::Seconds, 4,
+        "Time from an export request's last byte to its answer, the log's commit included.",
+        [transport: "`grpc` or `http`"];
+    Histogram OTLP_REQUEST_SIZE, "headroom_otlp_request_size_bytes", Unit::Bytes, 4,
+        "Size of export requests after decompression.",
+        [transport: "`grpc` or `http`"];
+    Gauge OTLP_INFLIGHT, "headroom_otlp_inflight_bytes", Unit::Bytes, 4,
+        "Bytes of export requests being read, decoded or written to the log.",
+        [transport: "`grpc` or `http`"];
+    Counter OTLP_REFUSED, "headroom_otlp_refused_requests_total", Unit::Count("request"), 32,
+        "Export requests refused whole by a bound.",
+        [bound: "name of the bound, such as `body_bytes_max` or `inflight_bytes_max`"];
+    Gauge LISTENER_CONNECTIONS, "headroom_listener_connections", Unit::Count("connection"), 16,
+        "Open connections.",
+        [listener: "`otlp-grpc`, `otlp-http`, `http` or `admin`"];
+    Counter LISTENER_REFUSED, "headroom_listener_refused_connections_total", Unit::Count("connection"), 32,
+        "Connections closed without service.",
+        [listener: "as in `headroom_listener_connections`", bound: "name of the bound, or `tls` for a failed handshake"];
+
+    // Ingest from Kafka.
+    Counter KAFKA_RECORDS, "headroom_kafka_records_total", Unit::Count("record"), 512,
+        "Records of foreign topics, by what became of them.",
+        [topic: "the topic", outcome: "`accepted`, `dead_letter` or `refused`"];
+    Gauge KAFKA_LAG, "headroom_kafka_lag_records", Unit::Count("record"), 1024,
+        "Records of a foreign topic's partition not read yet.",
+        [topic: "the topic", partition: "number of the partition"];
+
+    // The sample log.
+    Counter LOG_RECORDS, "headroom_log_appended_records_total", Unit::Count("record"), PARTITIONS,
+        "Records acknowledged by the sample log.", [partition: "number of the partition"];
+    Counter LOG_BYTES, "headroom_log_appended_bytes_total", Unit::Bytes, PARTITIONS,
+        "Bytes of the records acknowledged by the sample log, headers included.",
+        [partition: "number of the partition"];
+    Counter LOG_COMMITS, "headroom_log_commits_total", Unit::Count("commit"), PARTITIONS,
+        "Group commits of the sample log that succeeded.", [partition: "number of the partition"];
+    Counter LOG_COMMIT_TIME, "headroom_log_commit_duration_seconds_total", Unit::Seconds, PARTITIONS,
+        "Time spent in group commits; divided by their number it is the mean commit.",
+        [partition: "number of the partition"];
+    Gauge LOG_PENDING, "headroom_log_pending_bytes", Unit::Bytes, PARTITIONS,
+        "Bytes accepted by the sample log and not durable yet.", [partition: "number of the partition"];
+    Counter LOG_REFUSED, "headroom_log_refused_appends_total", Unit::Count("append"), PARTITIONS * 4,
+        "Appends that the sample log refused.",
+        [partition: "number of the partition",
+         reason: "`full` (retention may not make room), `overloaded`, `disk` or `too_large`"];
+    Counter LOG_CUT, "headroom_log_cut_bytes_total", Unit::Bytes, PARTITIONS,
+        "Bytes cut from torn tails when the log was opened; none of them had been acknowledged.",
+        [partition: "number of the partition"];
+    Counter LOG_DAMAGED, "headroom_log_damaged_records_total", Unit::Count("record"), PARTITIONS,
+        "Positions of the sample log found damaged or missing.", [partition: "number of the partition"];
+    Gauge LOG_SEGMENTS, "headroom_log_segments", Unit::Count("segment"), PARTITIONS,
+        "Segments of the sample log on disk.", [partition: "number of the partition"];
+    Counter LOG_SEGMENTS_REMOVED, "headroom_log_removed_segments_total", Unit::Count("segment"), PARTITIONS,
+        "Segments removed by retention.", [partition: "number of the partition"];
+    Gauge LOG_DISK, "headroom_log_held_bytes", Unit::Bytes, PARTITIONS,
+        "Bytes that the sample log holds on disk (in memory: the records held).",
+        [partition: "number of the partition"];
+    Gauge LOG_TAIL, "headroom_log_tail_bytes", Unit::Bytes, PARTITIONS,
+        "Bytes of the records in the cache of the log's tail.", [partition: "number of the partition"];
+    Counter LOG_TAIL_READS, "headroom_log_tail_reads_total", Unit::Count("read"), PARTITIONS * 2,
+        "Records read from the sample log.",
+        [partition: "number of the partition", outcome: "`hit` (from the tail cache) or `miss` (from disk)"];
+    Counter SNAPSHOT_WRITES, "headroom_snapshot_writes_total", Unit::Count("snapshot"), 4,
+        "Snapshots written to the snapshot log.",
+        [outcome: "`written`, `failed` or `damaged` (found so when opened)"];
+    Gauge SNAPSHOT_BEHIND, "headroom_snapshot_behind_cells", Unit::Count("cell"), 1,
+        "Cells whose durable snapshot lags behind the one in memory.", [];
+
+    // The engine.
+    Counter ENGINE_TICKS, "headroom_engine_ticks_total", Unit::Count("tick"), PARTITIONS * 2,
+        "Ticks of the log, by what became of them.",
+        [partition: "number of the partition", outcome: "`published` or `ignored` (not later than the one before)"];
+    Histogram ENGINE_TICK_DURATION, "headroom_engine_tick_duration_seconds", Unit::Seconds, PARTITIONS,
+        "Time from reading a tick to having all snapshots of the partition.", [partition: "number of the partition"];
+    Gauge ENGINE_SERVERS, "headroom_engine_servers", Unit::Count("server"), CELLS * 3,
+        "Servers by how recently they reported.",
+        [cell: "the cell", state: "`reporting`, `silent` (no longer counts in peers and guards) or `pending` (unnamed)"];
+    Gauge ENGINE_RESOURCES, "headroom_engine_resources", Unit::Count("resource"), CELLS,
+        "Resources that report, each a sender on a server.", [cell: "the cell"];
+    Gauge ENGINE_SERIES, "headroom_engine_series", Unit::Count("series"), CELLS,
+        "Different series seen, read or not.", [cell: "the cell"];
+    Gauge ENGINE_ROWS, "headroom_engine_rows", Unit::Count("row"), CELLS * 2,
+        "Sub-series whose panes are kept.", [cell: "the cell", kind: "`number` or `histogram`"];
+    Counter ENGINE_SAMPLES, "headroom_engine_samples_total", Unit::Count("sample"), CELLS * 16,
+        "Samples read from the log, by what became of them.",
+        [cell: "the cell",
+         outcome: "`accepted`, `unmatched`, `skipped`, `late`, `future`, `out_of_range`, `duplicate`, `conflict`, `nan`, `stale_marker`, `thinned`, `kind_mismatch`, `malformed`, `refused_series` or `refused_rows`"];
+    Counter ENGINE_IRREGULARITIES, "headroom_engine_irregularities_total", Unit::Count("irregularity"), CELLS * 3,
+        "Irregularities of senders' counters, each handled by its rule.",
+        [cell: "the cell", kind: "`reset`, `gap` or `overlap`"];
+    Counter ENGINE_CONFLICTS, "headroom_engine_conflicts_total", Unit::Count("conflict"), CELLS * 2,
+        "Resources that contradict each other about one server.", [cell: "the cell", kind: "`name` or `pool`"];
+    Counter ENGINE_JOINS, "headroom_engine_membership_changes_total", Unit::Count("change"), CELLS * 3,
+        "Servers that came, went, or turned out to be one.", [cell: "the cell", kind: "`joined`, `merged` or `left`"];
+    Counter ENGINE_REFUSED, "headroom_engine_refused_total", Unit::Count("item"), CELLS * 8,
+        "What a limit of the engine refused; the live is never evicted for the new.",
+        [cell: "the cell", bound: "name of the bound, such as `servers_max` or `rows_per_server_max`"];
+    Gauge ENGINE_SNAPSHOT_AGE, "headroom_engine_snapshot_age_seconds", Unit::Seconds, CELLS,
+        "Age of the newest snapshot of a cell: what decisions are as old as.", [cell: "the cell"];
+    Gauge ENGINE_LAST_EPOCH, "headroom_engine_last_epoch_seconds", Unit::Seconds, CELLS,
+        "Epoch of the newest snapshot of a cell: its tick's time, in seconds since 1970.", [cell: "the cell"];
+    Gauge ENGINE_LAG, "headroom_engine_lag_records", Unit::Count("record"), PARTITIONS,
+        "Records of the sample log that the engine has not read yet.", [partition: "number of the partition"];
+    Histogram CHECKPOINT_DURATION, "headroom_checkpoint_duration_seconds", Unit::Seconds, PARTITIONS,
+        "Time to make and store a checkpoint.", [partition: "number of the partition"];
+    Gauge CHECKPOINT_SIZE, "headroom_checkpoint_size_bytes", Unit::Bytes, PARTITIONS,
+        "Size of the newest checkpoint.", [partition: "number of the partition"];
+    Counter CHECKPOINT_FAILURES, "headroom_checkpoint_failures_total", Unit::Count("checkpoint"), PARTITIONS,
+        "Checkpoints that could not be made or stored; the log is kept until one succeeds.",
+        [partition: "number of the partition"];
+
+    // What is decided.
+    Gauge DECISION_LOAD_STATE, "headroom_decision_load_state_servers", Unit::Count("server"), POOLS * 5,
+        "Servers by load state.",
+        [cell: "the cell", pool: "the pool",
+         state: "`underloaded`, `normal`, `overloaded`, `critical` or `unknown`"];
+    Gauge DECISION_FAULT_STATE, "headroom_decision_fault_state_servers", Unit::Count("server"), POOLS * 4,
+        "Servers by fault state.",
+        [cell: "the cell", pool: "the pool", state: "`ok`, `suspect`, `faulty` or `unknown`"];
+    Gauge DECISION_PLACEMENT, "headroom_decision_placement_servers", Unit::Count("server"), CELLS * 3,
+        "Servers by whether new work may be placed on them.",
+        [cell: "the cell", placement: "`allow`, `avoid` or `block`"];
+    Gauge DECISION_THROTTLED, "headroom_decision_throttled_servers", Unit::Count("server"), CELLS * CLASSES,
+        "Servers on which a class is admitted with less than its nominal.", [cell: "the cell", class: "workload class"];
+    Gauge DECISION_ADMIT, "headroom_decision_admit_ratio", Unit::Ratio, CELLS * CLASSES,
+        "Mean admit fraction over the servers of a cell.", [cell: "the cell", class: "workload class"];
+    Gauge DECISION_WOULD_ADMIT, "headroom_decision_would_admit_ratio", Unit::Ratio, CELLS * CLASSES,
+        "Mean admit fraction that enforcing would give at the next step.", [cell: "the cell", class: "workload class"];
+    Gauge DECISION_GUARDS, "headroom_decision_active_guards", Unit::Count("guard"), CELLS * 16,
+        "Guards in action on a cell.", [cell: "the cell", guard: "name of the guard"];
+    Gauge DECISION_MODE, "headroom_decision_mode_servers", Unit::Count("server"), CELLS * 3,
+        "Servers by the mode in effect on them.", [cell: "the cell", mode: "`off`, `observe` or `enforce`"];
+    Gauge DECISION_HELD_BACK, "headroom_decision_held_back_servers", Unit::Count("server"), CELLS * CLASSES,
+        "Work held back, in servers' nominals: the sum of 1 - admit fraction.",
+        [cell: "the cell", class: "workload class"];
+    Gauge DECISION_CONFIDENCE, "headroom_decision_confidence_ratio", Unit::Ratio, CELLS,
+        "Mean confidence over the servers of a cell.", [cell: "the cell"];
+    Gauge SERVER_HEALTH_SCORE, "headroom_server_health_score_ratio", Unit::Ratio, 10_000,
+        "Health score of a server; can be switched off and is bounded by the operator.",
+        [cell: "the cell", pool: "the pool", server: "the server's name"];
+
+    // Reading it.
+    Counter HTTP_REQUESTS, "headroom_http_requests_total", Unit::Count("request"), 512,
+        "HTTP requests answered.",
+        [route: "the route's template, such as `/v1/servers/{server}`", code: "HTTP status"];
+    Histogram HTTP_REQUEST_DURATION, "headroom_http_request_duration_seconds", Unit::Seconds, 64,
+        "Time from a request's head to the head of its answer.", [route: "the route's template"];
+    Gauge HTTP_WATCHERS, "headroom_http_watchers", Unit::Count("watcher"), 4,
+        "Consumers that follow the decisions.", [kind: "`sse` or `long_poll`"];
+    Counter HTTP_REFUSED, "headroom_http_refused_requests_total", Unit::Count("request"), 32,
+        "HTTP requests refused by a bound before any work was done.",
+        [reason: "name of the bound, or `unauthorized`, `forbidden` or `rate`"];
+    Counter HTTP_ACKS, "headroom_http_acks_total", Unit::Count("ack"), 256,
+        "Acknowledgements of consumers.", [cell: "the cell"];
+
+    // Policy.
+    Counter POLICY_RELOADS, "headroom_policy_reloads_total", Unit::Count("reload"), 4,
+        "Attempts to bring a policy into force.",
+        [outcome: "`applied`, `unchanged` or `refused` (the one before stays)"];
+    Gauge POLICY_INFO, "headroom_policy_info", Unit::Count("policy"), 16,
+        "Which policy is in force; the value is 1.", [hash: "hash of the policy: its version"];
+}
