@@ -1,0 +1,87 @@
+//! Problems, as a person reads them: where, what, the line itself, and what was probably meant.
+
+use std::fmt;
+
+use crate::tree::Origin;
+
+/// Longest part of a line that a snippet shows, in characters.
+const SNIPPET_CHARS_MAX: usize = 100;
+
+/// One thing wrong with a file, a variable or a flag.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Where the value comes from.
+    pub origin: Origin,
+    /// What is wrong.
+    pub message: String,
+    /// What was probably meant.
+    pub suggestion: Option<String>,
+    /// The line of the file, if it is one.
+    pub snippet: Option<String>,
+}
+
+impl Problem {
+    /// A problem with the value that comes from `origin`.
+    pub(crate) fn new(origin: &Origin, message: impl Into<String>) -> Self {
+        Self { origin: origin.clone(), message: message.into(), suggestion: None, snippet: None }
+    }
+
+    pub(crate) fn suggesting(mut self, suggestion: Option<String>) -> Self {
+        self.suggestion = suggestion;
+        self
+    }
+
+    /// Adds the line of the file. `text_of` gives the text of a file by its name.
+    pub(crate) fn with_snippet<'a>(mut self, text_of: impl Fn(&str) -> Option<&'a str>) -> Self {
+        if let Origin::File { file, line, .. } = &self.origin
+            && let Some(text) = text_of(file)
+            && let Some(of_line) = text.lines().nth(line.saturating_sub(1))
+        {
+            self.snippet = Some(of_line.chars().take(SNIPPET_CHARS_MAX).collect());
+        }
+        self
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.origin, self.message)?;
+        if let Some(suggestion) = &self.suggestion {
+            write!(f, "; {suggestion}")?;
+        }
+        if let (Some(snippet), Origin::File { line, column, .. }) = (&self.snippet, &self.origin) {
+            let number = line.to_string();
+            let bar = " ".repeat(number.len());
+            let marker = " ".repeat(column.saturating_sub(1).min(SNIPPET_CHARS_MAX));
+            write!(f, "\n  {number} | {snippet}\n  {bar} | {marker}^")?;
+        }
+        Ok(())
+    }
+}
+
+/// Everything wrong with a configuration or a policy, in the order of the files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigErrors(pub Vec<Problem>);
+
+impl ConfigErrors {
+    /// Sorts the problems by place and drops repeats.
+    pub(crate) fn of<'a>(mut problems: Vec<Problem>, text_of: impl Fn(&str) -> Option<&'a str>) -> Self {
+        problems.sort_by(|a, b| a.origin.cmp(&b.origin));
+        problems.dedup();
+        Self(problems.into_iter().map(|problem| problem.with_snippet(&text_of)).collect())
+    }
+}
+
+impl fmt::Display for ConfigErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, problem) in self.0.iter().enumerate() {
+            if at > 0 {
+                f.write_str("\n")?;
+            }
+            problem.fmt(f)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ConfigErrors {}

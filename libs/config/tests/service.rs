@@ -1,0 +1,170 @@
+//! The service's configuration: who wins, who said what, and what is refused in which words.
+
+use headroom_config::{Config, Durability, Flag, LoadArgs, Loaded, Origin, TimeMode, config_schema};
+
+fn args<'a>(file: &'a str, env: &[(&str, &str)], flags: &[(&str, &str, &str)]) -> LoadArgs<'a> {
+    LoadArgs {
+        file: (!file.is_empty()).then_some(("h.yaml", file)),
+        env: env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+        flags: flags
+            .iter()
+            .map(|(path, value, name)| Flag {
+                path: (*path).to_owned(),
+                value: (*value).to_owned(),
+                name: (*name).to_owned(),
+            })
+            .collect(),
+    }
+}
+
+fn origin(loaded: &Loaded, path: &str) -> String {
+    loaded.settings.iter().find(|setting| setting.path == path).unwrap().origin.to_string()
+}
+
+#[test]
+fn everything_is_optional() {
+    let loaded = Config::load(&LoadArgs::default()).unwrap();
+    assert_eq!(loaded.config, Config::default());
+    assert!(loaded.settings.iter().all(|setting| setting.origin == Origin::Default));
+    for file in ["{}", "# nothing\n\n", "http: {}\nlog: {data_dir: null}\n"] {
+        assert_eq!(Config::load(&args(file, &[], &[])).unwrap().config, Config::default(), "{file}");
+    }
+}
+
+#[test]
+fn flags_win_over_the_environment_over_the_file_over_defaults() {
+    let loaded = Config::load(&args(
+        "time: {tick_seconds: 5, mode: event:follow}\nlog:\n  partitions: 8\n  data_dir: ${STATE}/headroom\n  durability: ${D:-written}\nengine: {servers_max: \"${MAX:-7}\"}\n",
+        &[
+            ("STATE", "/var/lib"),
+            ("D", ""),
+            ("HEADROOM__LOG__PARTITIONS", "16"),
+            ("HEADROOM__TIME__TICK_SECONDS", "2"),
+            ("HEADROOM__IDENTITY__KEYS", "rack, {a}/{b}"),
+            ("HEADROOM_LOG", "debug"),
+            ("PATH", "/bin"),
+        ],
+        &[("time.tick_seconds", "1", "--tick"), ("security.allow_insecure_bind", "true", "--insecure")],
+    ))
+    .unwrap();
+    let config = &loaded.config;
+    assert_eq!((config.time.tick_seconds, config.time.mode), (1, TimeMode::EventFollow));
+    assert_eq!((config.log.partitions, config.log.durability), (16, Durability::Written));
+    assert_eq!(config.log.data_dir.as_deref(), Some("/var/lib/headroom"));
+    assert_eq!(config.engine.servers_max, 7);
+    assert_eq!(config.identity.keys, ["rack", "{a}/{b}"]);
+    assert!(config.security.allow_insecure_bind);
+    for (path, expected) in [
+        ("time.tick_seconds", "flag --tick"),
+        ("log.partitions", "environment variable HEADROOM__LOG__PARTITIONS"),
+        ("log.data_dir", "h.yaml:4:13"),
+        ("time.mode", "h.yaml:1:31"),
+        ("http.listen", "default"),
+    ] {
+        assert_eq!(origin(&loaded, path), expected, "{path}");
+    }
+}
+
+#[test]
+fn what_is_refused_says_where_and_what_was_meant() {
+    for (file, env, flags, expected) in [
+        (
+            "oltp: {}\n",
+            vec![],
+            vec![],
+            "h.yaml:1:1: unknown key `oltp`; did you mean `otlp`?\n  1 | oltp: {}\n    | ^",
+        ),
+        (
+            "http:\n  listen: 80\n  connections_max: many\n",
+            vec![],
+            vec![],
+            "h.yaml:2:11: `http.listen` must be text, not 80; put it in quotes\n  2 |   listen: 80\n    |           ^\n\
+             h.yaml:3:20: `http.connections_max` must be a whole number, not `many`\n  3 |   connections_max: many\n    |                    ^",
+        ),
+        (
+            "time: {tick_seconds: 61}",
+            vec![],
+            vec![],
+            "h.yaml:1:22: `time.tick_seconds` must be at most 60, not 61\n  1 | time: {tick_seconds: 61}\n    |                      ^",
+        ),
+        (
+            "time: {mode: evnt}",
+            vec![],
+            vec![],
+            "h.yaml:1:14: `time.mode` must be one of wall, event, event:follow, not `evnt`; did you mean `event`?\n  1 | time: {mode: evnt}\n    |              ^",
+        ),
+        (
+            "http: {listen: 0.0.0.0:8080}",
+            vec![],
+            vec![],
+            "h.yaml:1:16: `http.listen` is reachable from other machines, and nobody there has to show who he is; bind to 127.0.0.1, or set security.allow_insecure_bind: true\n  1 | http: {listen: 0.0.0.0:8080}\n    |                ^",
+        ),
+        (
+            "http: {listen: localhost}",
+            vec![],
+            vec![],
+            "h.yaml:1:16: `http.listen` must be an address and a port, not `localhost`; write 127.0.0.1:8080 or [::1]:8080\n  1 | http: {listen: localhost}\n    |                ^",
+        ),
+        (
+            "log: {data_dir: '${NOPE}'}",
+            vec![],
+            vec![],
+            "h.yaml:1:17: the environment variable NOPE is not set\n  1 | log: {data_dir: '${NOPE}'}\n    |                 ^",
+        ),
+        (
+            "",
+            vec![("HEADROOM__TIME__TICKSECONDS", "5"), ("HEADROOM__LOG__PARTITIONS", "two")],
+            vec![("http.listn", "x", "--set")],
+            "environment variable HEADROOM__LOG__PARTITIONS: `log.partitions` must be a whole number, not `two`\n\
+             environment variable HEADROOM__TIME__TICKSECONDS: there is no key `time.tickseconds`; did you mean HEADROOM__TIME__TICK_SECONDS?\n\
+             flag --set: there is no key `http.listn`; did you mean `http.listen`?",
+        ),
+        (
+            "otlp: {http_listen: 127.0.0.1:8080}",
+            vec![],
+            vec![],
+            "h.yaml:1:21: `otlp.http_listen` is the address of `http.listen` too\n  1 | otlp: {http_listen: 127.0.0.1:8080}\n    |                     ^",
+        ),
+        (
+            "identity: {pool_keys: [a, '{b']}",
+            vec![],
+            vec![],
+            "h.yaml:1:27: `{b` is no template: its braces do not match\n  1 | identity: {pool_keys: [a, '{b']}\n    |                           ^",
+        ),
+        (
+            "log: {segment_bytes: 67108864, bytes_max: 67108864}",
+            vec![],
+            vec![],
+            "h.yaml:1:22: `log.segment_bytes` must be at most a quarter of `log.bytes_max`, 16777216; retention deletes whole segments\n  1 | log: {segment_bytes: 67108864, bytes_max: 67108864}\n    |                      ^",
+        ),
+        (
+            "security: {auth: token}",
+            vec![],
+            vec![],
+            "h.yaml:1:18: `security.auth` must be one of none, not `token`\n  1 | security: {auth: token}\n    |                  ^",
+        ),
+        ("- 1", vec![], vec![], "h.yaml:1:1: the file must be a map, not a list\n  1 | - 1\n    | ^"),
+    ] {
+        let errors = Config::load(&args(file, &env, &flags)).expect_err(file);
+        assert_eq!(errors.to_string(), expected, "{file}");
+    }
+}
+
+#[test]
+fn interpolation_can_be_escaped() {
+    let loaded = Config::load(&args("log: {data_dir: 'a$${B}c'}", &[], &[])).unwrap();
+    assert_eq!(loaded.config.log.data_dir.as_deref(), Some("a${B}c"));
+}
+
+#[test]
+fn every_key_is_in_the_schema_and_documented() {
+    let schema = config_schema();
+    let loaded = Config::load(&LoadArgs::default()).unwrap();
+    for setting in loaded.settings {
+        let Some((section, key)) = setting.path.split_once('.') else { panic!("{}", setting.path) };
+        let target = schema["properties"][section]["$ref"].as_str().unwrap_or_default();
+        let of_key = schema.pointer(&format!("{}/properties/{key}", target.trim_start_matches('#')));
+        let of_key = of_key.unwrap_or_else(|| panic!("{} is not in the schema", setting.path));
+        assert!(of_key.get("description").is_some(), "{} has no description", setting.path);
+    }
+}
