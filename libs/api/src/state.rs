@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::ApiError;
 use crate::ports::{Commands, Observer};
+use crate::routes::watch::EventCache;
 use crate::snapshot_cache::SnapshotCache;
 
 /// Bounds of the API. An answer that refuses for one of them names it as it is named here, in lowerCamelCase.
@@ -97,6 +98,7 @@ pub struct Shared {
     pub(crate) heavy: Arc<Semaphore>,
     pub(crate) watchers: Arc<Semaphore>,
     pub(crate) snapshots: SnapshotCache,
+    pub(crate) events: EventCache,
 }
 
 impl std::ops::Deref for ApiState {
@@ -122,6 +124,7 @@ impl ApiState {
             heavy: Arc::new(Semaphore::new(limits.heavy_requests_max)),
             watchers: Arc::new(Semaphore::new(limits.watchers_max)),
             snapshots: SnapshotCache::default(),
+            events: EventCache::default(),
             read_model,
             commands,
             observer,

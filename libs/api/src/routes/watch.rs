@@ -8,7 +8,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -137,6 +137,32 @@ struct Filter {
     class: Option<String>,
 }
 
+/// What an event that holds all of a round depends on, besides cell and class.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct EventKey {
+    epoch: i64,
+    reading: Reading,
+    since: Option<i64>,
+}
+
+/// The latest event of each cell and class. A thousand watchers that were told the same tick are told the next one in
+/// the same bytes: one of them pays for finding and writing what changed. Classes are known ones, so this is bounded.
+#[derive(Default)]
+pub(crate) struct EventCache(Mutex<BTreeMap<(Arc<str>, Option<String>), (EventKey, Bytes)>>);
+
+impl EventCache {
+    fn get(&self, cell: &Arc<str>, class: Option<&str>, key: &EventKey) -> Option<Bytes> {
+        let events = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (kept, data) = events.get(&(Arc::clone(cell), class.map(str::to_owned)))?;
+        (kept == key).then(|| data.clone())
+    }
+
+    fn keep(&self, cell: &Arc<str>, class: Option<&str>, key: EventKey, data: &Bytes) {
+        let mut events = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        events.insert((Arc::clone(cell), class.map(str::to_owned)), (key, data.clone()));
+    }
+}
+
 /// What a watcher was told last of a cell.
 type Told = BTreeMap<Arc<str>, (i64, Reading)>;
 
@@ -194,12 +220,28 @@ async fn tell(
         let cell = &view.snapshot().cell;
         let since = told.get(cell).map(|(epoch, _)| *epoch).or(resume).filter(|since| *since >= view.horizon());
         let is_last_cell = at + 1 == moved.len();
+        let key = EventKey { epoch: view.epoch(), reading: *reading, since };
         let mut row = 0;
         loop {
-            let event = event(state, filter, view, *reading, since, &mut row);
-            let id = id.filter(|_| is_last_cell && !event.more);
-            sender.send(frame(&event, id)).await.map_err(|_| Gone)?;
-            if !event.more {
+            let kept = if row == 0 { state.events.get(cell, filter.class.as_deref(), &key) } else { None };
+            let (data, more) = match kept {
+                Some(data) => (data, false),
+                None => {
+                    let is_whole = row == 0;
+                    let event = event(state, filter, view, *reading, since, &mut row);
+                    let data = frame(&event);
+                    if is_whole && !event.more {
+                        state.events.keep(cell, filter.class.as_deref(), key, &data);
+                    }
+                    (data, event.more)
+                }
+            };
+            if let Some(id) = id.filter(|_| is_last_cell && !more) {
+                // A field of the event that follows: a reader takes neither unless both have come.
+                sender.send(Bytes::from(format!("id: {id}\n"))).await.map_err(|_| Gone)?;
+            }
+            sender.send(data).await.map_err(|_| Gone)?;
+            if !more {
                 break;
             }
         }
@@ -241,11 +283,8 @@ fn event<'a>(
     }
 }
 
-fn frame(event: &WatchEvent<'_>, id: Option<i64>) -> Bytes {
+fn frame(event: &WatchEvent<'_>) -> Bytes {
     let mut bytes = Vec::with_capacity(256 + event.items.len() * 640);
-    if let Some(id) = id {
-        bytes.extend_from_slice(format!("id: {id}\n").as_bytes());
-    }
     bytes.extend_from_slice(b"event: decisions\ndata: ");
     // JSON has no line breaks, so one line of data holds it; text and numbers cannot fail to be written.
     let _ = serde_json::to_writer(&mut bytes, event);
