@@ -1,5 +1,7 @@
 //! What the hand-written encoder writes, read back by prost: every value is the model's.
 
+#![allow(clippy::unwrap_used, reason = "a test; clippy knows only unit tests as such")]
+
 use headroom_fleet::frames::{FrameCounts, POINTS_PER_SERVER};
 use headroom_fleet::plant::HTTP_BOUNDS;
 use headroom_fleet::{Dialect, Fleet, FleetSpec, FrameSpec, Frames, Server};

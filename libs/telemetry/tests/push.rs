@@ -1,6 +1,8 @@
 //! What leaves the process by OTLP: this test starts itself again with `OTEL_*` set, because variables of a running
 //! test process cannot be set without racing other tests, and takes what arrives.
 
+#![allow(clippy::unwrap_used, reason = "a test; clippy knows only unit tests as such")]
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::process::Command;
