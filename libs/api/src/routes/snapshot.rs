@@ -14,6 +14,7 @@ use headroom_wire::arrow::ARROW_STREAM;
 use headroom_wire::{List, Problem, Reading, RowReader, ServerRecord, Time};
 use http::{HeaderMap, StatusCode, header};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use utoipa::openapi::{KnownFormat, ObjectBuilder, RefOr, Schema, SchemaFormat, Type};
 
 use crate::error::ApiError;
 use crate::request::{JSON, Params, negotiate};
@@ -24,13 +25,25 @@ use crate::state::ApiState;
 /// Records in one piece of a streamed snapshot: about a millisecond of work.
 const ROWS_PER_PIECE: usize = 128;
 
+/// An Arrow IPC stream of one record batch; `headroom_wire::snapshot_schema` says its columns.
+pub(crate) struct ArrowStream;
+
+impl utoipa::PartialSchema for ArrowStream {
+    fn schema() -> RefOr<Schema> {
+        let binary = SchemaFormat::KnownFormat(KnownFormat::Binary);
+        ObjectBuilder::new().schema_type(Type::String).format(Some(binary)).into()
+    }
+}
+
+impl utoipa::ToSchema for ArrowStream {}
+
 /// A whole cell: all records as JSON, or the core columns as an Arrow IPC stream.
 #[utoipa::path(get, path = "/v1/snapshot", tag = "decisions", operation_id = "getSnapshot",
     params(("cell" = Option<String>, Query, description = "The cell; may be left out where there is one only", min_length = 1),
         ("If-None-Match" = Option<String>, Header, description = "ETag of an earlier answer")),
     responses((status = 200, description = "The cell", content(
             (List<ServerRecord<'static>> = "application/json"),
-            (Vec<u8> = "application/vnd.apache.arrow.stream"))),
+            (ArrowStream = "application/vnd.apache.arrow.stream"))),
         (status = 304, description = "Nothing has changed"),
         (status = 404, body = Problem, content_type = "application/problem+json", description = "No such cell")))]
 pub(crate) async fn get_snapshot(

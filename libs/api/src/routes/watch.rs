@@ -148,7 +148,9 @@ struct EventKey {
 /// The latest event of each cell and class. A thousand watchers that were told the same tick are told the next one in
 /// the same bytes: one of them pays for finding and writing what changed. Classes are known ones, so this is bounded.
 #[derive(Default)]
-pub(crate) struct EventCache(Mutex<BTreeMap<(Arc<str>, Option<String>), (EventKey, Bytes)>>);
+pub(crate) struct EventCache(Mutex<BTreeMap<CellAndClass, (EventKey, Bytes)>>);
+
+type CellAndClass = (Arc<str>, Option<String>);
 
 impl EventCache {
     fn get(&self, cell: &Arc<str>, class: Option<&str>, key: &EventKey) -> Option<Bytes> {
