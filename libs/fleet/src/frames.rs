@@ -276,15 +276,13 @@ fn write_series(out: &mut Writer, times: Times, shapes: &mut Vec<(Shape, f64)>) 
     }
     let jobs: Vec<_> = ["ok", "failed", "retried", "expired", "refused"]
         .iter()
-        .map(|outcome| [("job.queue", Str("default")), ("job.outcome", Str(outcome)), ("job.shard", Int(3))])
+        .map(|outcome| [("queue", Str("default")), ("outcome", Str(outcome)), ("shard", Int(3))])
         .collect();
     let jobs: Vec<Attrs<'_>> = jobs.iter().map(|attributes| &attributes[..]).collect();
     metric("job.executions", "{job}", Shape::Counter, 1e4, &jobs);
 
     let modes = ["user", "system", "iowait", "idle"];
-    let cpu: Vec<_> = (0..4)
-        .flat_map(|core| modes.map(|mode| [("cpu.mode", Str(mode)), ("cpu.logical_number", Int(core))]))
-        .collect();
+    let cpu: Vec<_> = (0..4).flat_map(|core| modes.map(|mode| [("state", Str(mode)), ("cpu", Int(core))])).collect();
     let cpu: Vec<Attrs<'_>> = cpu.iter().map(|attributes| &attributes[..]).collect();
     metric("system.cpu.utilization", "1", Shape::Gauge, 0.25, &cpu);
     let filesystem: Vec<_> = ["used", "free", "reserved"]
