@@ -1,2 +1,20 @@
-//! The aggregator role: sample log in, engine, snapshot log out.
+//! The aggregator role: sample log in, one engine per partition, snapshots out.
+//!
+//! Every partition has a thread of its own, because an engine is busy for as long as a tick takes and a runtime's tasks
+//! must not wait for it. The thread is the only owner of its engine; the rest of the process sees what it publishes:
+//! snapshots, and a [`Status`] that is replaced at every tick. Time reaches the engine only as records that [`ticker`]
+//! or the event clock append to the log.
 #![forbid(unsafe_code)]
+
+mod checkpointing;
+pub mod clock;
+mod metrics;
+mod owner;
+mod publish;
+pub mod ticker;
+
+pub use clock::{ClockError, EventClock};
+pub use headroom_engine::SeenMetric;
+pub use metrics::Metrics;
+pub use owner::{Aggregator, AggregatorOptions, Progress, StartError, Status};
+pub use publish::SnapshotSink;

@@ -1,0 +1,438 @@
+//! One cell: registry, windows, signals, health and throttle, and the order in which a tick runs through them.
+
+use std::sync::Arc;
+
+use headroom_expr::ExprState;
+use headroom_health::HealthState;
+use headroom_model::codec::{DecodeError, Decoder, Encoder};
+use headroom_model::frame::ServerFrame;
+use headroom_model::hash::enforcement_rank;
+use headroom_model::policy::Mode;
+use headroom_model::snapshot::ServerTable;
+use headroom_model::time::NANOS_PER_SECOND;
+use headroom_model::{CellSnapshot, SampleBatch, Timestamp};
+use headroom_throttle::{AckTable, Step, ThrottleState};
+use headroom_window::{
+    InputsReport, NEVER_NS, ResourceId, WindowBatch, WindowConfig, WindowCounters, WindowLimits, WindowStore,
+};
+
+use crate::compiled::CompiledPolicy;
+use crate::registry::{Registry, RegistryCounters, RegistryLimits};
+use crate::signals::{self, SignalState};
+use crate::snapshot;
+
+/// What an engine needs to know besides the policy.
+#[derive(Clone, Debug)]
+pub struct EngineConfig {
+    /// Seconds from tick to tick.
+    pub tick_seconds: i64,
+    /// Samples further ahead of the tick than this are set aside, seconds. `None` in event time, where the senders'
+    /// time is the only one.
+    pub future_max_seconds: Option<i64>,
+    /// Cells of a partition.
+    pub cells_max: usize,
+    /// Bounds of a cell's servers.
+    pub registry: RegistryLimits,
+    /// Bounds of a cell's windows.
+    pub window: WindowLimits,
+}
+
+impl Default for EngineConfig {
+    fn default() -> Self {
+        Self {
+            tick_seconds: 10,
+            future_max_seconds: Some(5),
+            cells_max: 1_024,
+            registry: RegistryLimits::default(),
+            window: WindowLimits::default(),
+        }
+    }
+}
+
+/// What a cell holds, for metrics.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CellReport {
+    /// Servers.
+    pub servers: usize,
+    /// Resources.
+    pub resources: usize,
+    /// Different series seen, read or not.
+    pub series: usize,
+    /// Numeric rows of the window store.
+    pub rows: usize,
+    /// Histogram rows of the window store.
+    pub histogram_rows: usize,
+    /// Bytes of the window store's rows.
+    pub row_bytes: usize,
+    /// What its windows have counted since the cell was made.
+    pub window: WindowCounters,
+}
+
+fn window_config(config: &EngineConfig) -> WindowConfig {
+    WindowConfig { future_max_ns: config.future_max_seconds.map(|seconds| seconds * NANOS_PER_SECOND) }
+}
+
+/// The state machine of a cell.
+#[derive(Debug)]
+pub(crate) struct Cell {
+    name: Arc<str>,
+    tick_seconds: i64,
+    compiled: Arc<CompiledPolicy>,
+    registry: Registry,
+    windows: WindowStore,
+    signals: SignalState,
+    health: HealthState,
+    throttle: ThrottleState,
+    acks: AckTable,
+    /// Epoch of the first tick, and of the first after a gap longer than a lease: learning begins there.
+    learning_since: Option<i64>,
+    last_tick: Option<Timestamp>,
+    /// The earliest sample, until the first tick.
+    first_sample_ns: Option<i64>,
+    /// Per slot: the server's rule. Recomputed with the policy and where servers change.
+    rules: Vec<u16>,
+    rules_generation: Option<u64>,
+    /// The table of names as of a generation of the registry, shared by the snapshots since.
+    table: Option<(u64, Arc<ServerTable>)>,
+}
+
+impl Cell {
+    pub(crate) fn new(name: Arc<str>, config: &EngineConfig, compiled: Arc<CompiledPolicy>) -> Self {
+        let windows =
+            WindowStore::new(config.window, window_config(config), compiled.policy.clone(), compiled.matcher.clone());
+        let mut health = HealthState::new();
+        health.set_policy(&compiled.policy);
+        let mut throttle = ThrottleState::new();
+        throttle.set_policy(&compiled.policy);
+        let acks = AckTable::new(compiled.policy.classes.len());
+        Self {
+            name,
+            tick_seconds: config.tick_seconds,
+            compiled,
+            registry: Registry::new(config.registry),
+            windows,
+            signals: SignalState::default(),
+            health,
+            throttle,
+            acks,
+            learning_since: None,
+            last_tick: None,
+            first_sample_ns: None,
+            rules: Vec::new(),
+            rules_generation: None,
+            table: None,
+        }
+    }
+
+    /// Puts a policy in force, if it is another one.
+    pub(crate) fn set_policy(&mut self, compiled: &Arc<CompiledPolicy>) {
+        if Arc::ptr_eq(&self.compiled, compiled) {
+            return;
+        }
+        self.windows.set_policy(compiled.policy.clone(), compiled.matcher.clone());
+        self.signals.control.retain(&compiled.program);
+        self.signals.state.retain(&compiled.program);
+        self.health.set_policy(&compiled.policy);
+        self.throttle.set_policy(&compiled.policy);
+        if self.compiled.policy.classes != compiled.policy.classes {
+            // An ack is as young as a lease; consumers soon say again what they use of the new classes.
+            self.acks = AckTable::new(compiled.policy.classes.len());
+        }
+        self.compiled = compiled.clone();
+        self.rules_generation = None;
+        self.table = None;
+    }
+
+    /// Takes the samples of this cell out of a batch.
+    pub(crate) fn handle_samples(&mut self, batch: &SampleBatch) {
+        let epoch = self.last_tick.unwrap_or_default().seconds();
+        let (registry, windows) = (&mut self.registry, &mut self.windows);
+        let ids: Vec<Option<ResourceId>> = batch
+            .resources
+            .iter()
+            .map(|resource| {
+                if resource.cell != self.name {
+                    return None;
+                }
+                registry.resolve(resource, epoch, |resource| windows.open_resource(resource))
+            })
+            .collect();
+        windows.ingest(batch, &ids);
+        if self.last_tick.is_none() {
+            let points = batch.points.resource.iter().copied().zip(batch.points.time_ns.iter().copied());
+            let histograms = batch.histograms.iter().map(|point| (point.resource, point.time_ns));
+            let mine = points.chain(histograms).filter(|(resource, _)| ids[*resource as usize].is_some());
+            self.first_sample_ns = mine.map(|(_, time_ns)| time_ns).chain(self.first_sample_ns).min();
+        }
+    }
+
+    /// The newest sample of a server; where no input reads any of its series, when it was last heard of.
+    fn newest(&self, batch: &WindowBatch, slot: usize) -> Timestamp {
+        match batch.servers.last_sample_ns[slot] {
+            NEVER_NS => Timestamp::from_seconds(self.registry.heard_of(slot)),
+            newest => Timestamp(newest),
+        }
+    }
+
+    pub(crate) fn handle_remove(&mut self, server: &str) -> bool {
+        let Some(slot) = self.registry.find(server) else { return false };
+        self.remove(slot);
+        true
+    }
+
+    pub(crate) fn handle_ack(&mut self, server: &str, class: &str, epoch: i64, in_use: f64, tick: Timestamp) -> bool {
+        let class = self.compiled.policy.classes.iter().position(|name| name == class);
+        match (self.registry.find(server), class) {
+            (Some(slot), Some(class)) => {
+                self.acks.set(slot as usize, class, in_use, epoch, tick.seconds());
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn remove(&mut self, slot: u32) {
+        let windows = &mut self.windows;
+        self.registry.remove(slot, |resource| windows.close_resource(resource));
+        self.clear_slot(slot);
+    }
+
+    fn clear_slot(&mut self, slot: u32) {
+        self.signals.control.clear_slot(slot);
+        self.signals.state.clear_slot(slot);
+        self.health.remove_slot(slot as usize);
+        self.throttle.remove_slot(slot as usize);
+        self.acks.remove_slot(slot as usize);
+    }
+
+    /// One tick. `None` before the cell's first boundary after its first sample.
+    pub(crate) fn handle_tick(&mut self, tick: Timestamp, mode: Option<Mode>) -> Option<Arc<CellSnapshot>> {
+        if self.last_tick.is_none() && self.first_sample_ns.is_none_or(|first| first >= tick.0) {
+            return None;
+        }
+        let compiled = self.compiled.clone();
+        let policy = &compiled.policy;
+        self.assign_pending(tick.seconds());
+        let slots = self.registry.slots();
+        // Arrow only checks that the columns are of one length, which the store sees to.
+        let mut batch = self.windows.close(tick, slots as u32).ok()?;
+
+        let left_at = tick.plus_seconds(-policy.health.leave_seconds);
+        let leaving: Vec<u32> = (0..slots)
+            .filter(|slot| self.registry.server(*slot).is_some())
+            .filter(|slot| self.newest(&batch, *slot) < left_at)
+            .map(|slot| slot as u32)
+            .collect();
+        for slot in leaving {
+            self.remove(slot);
+            batch.servers.last_sample_ns[slot as usize] = NEVER_NS;
+        }
+        let silent_since = tick.plus_seconds(-policy.health.silent_seconds).seconds();
+        let windows = &mut self.windows;
+        self.registry.expire_resources(silent_since, |resource| windows.close_resource(resource));
+
+        let servers = self.server_frame(tick, &batch);
+        let elapsed_seconds = self.last_tick.map_or(self.tick_seconds as f64, |last| tick.seconds_since(last));
+        let frames = match signals::evaluate(&compiled, &batch, elapsed_seconds, &mut self.signals) {
+            Ok(frames) => frames,
+            // The program was compiled for these very inputs; without signals every server is unknown, which is the
+            // truth about what is known of it.
+            Err(_) => signals::nothing(&compiled, slots),
+        };
+        let mut health =
+            self.health.step(tick, self.tick_seconds, &servers, &frames, policy, self.registry.pools().len());
+        if let Some(score) = &compiled.score {
+            snapshot::replace_score(score, &frames, &mut health);
+        }
+        let learning = self.is_learning(tick);
+        let throttle = self.throttle.step(&Step {
+            tick,
+            tick_seconds: self.tick_seconds,
+            servers: &servers,
+            signals: &frames,
+            health: &health,
+            acks: &self.acks,
+            mode,
+            policy,
+            learning,
+        });
+        self.last_tick = Some(tick);
+        self.first_sample_ns = None;
+        let table = self.table();
+        Some(Arc::new(snapshot::build(snapshot::Parts {
+            cell: self.name.clone(),
+            tick,
+            tick_seconds: self.tick_seconds,
+            head: compiled.head.clone(),
+            table,
+            servers: &servers,
+            batch,
+            frames,
+            health,
+            throttle,
+        })))
+    }
+
+    fn assign_pending(&mut self, epoch: i64) {
+        let windows = &mut self.windows;
+        let mut freed = Vec::new();
+        let closed = std::cell::RefCell::new(Vec::new());
+        self.registry.assign_pending(
+            epoch,
+            |resource, slot| windows.move_resource(resource, slot),
+            |resource| closed.borrow_mut().push(resource),
+            |slot| freed.push(slot),
+        );
+        for resource in closed.into_inner() {
+            self.windows.close_resource(resource);
+        }
+        for slot in freed {
+            self.clear_slot(slot);
+        }
+    }
+
+    fn server_frame(&mut self, tick: Timestamp, batch: &WindowBatch) -> ServerFrame {
+        let slots = self.registry.slots();
+        self.refresh_rules();
+        let mut frame = ServerFrame {
+            live: vec![false; slots],
+            pool: vec![0; slots],
+            rule: self.rules.clone(),
+            enforcement_rank: vec![0.0; slots],
+            age_seconds: vec![f32::INFINITY; slots],
+            interval_seconds: batch.servers.interval_seconds.clone(),
+        };
+        for slot in 0..slots {
+            let Some(server) = self.registry.server(slot) else { continue };
+            frame.live[slot] = true;
+            frame.pool[slot] = server.pool;
+            frame.enforcement_rank[slot] = enforcement_rank(&self.name, &server.name) as f32;
+            let newest = batch.servers.last_sample_ns[slot];
+            if newest != NEVER_NS {
+                frame.age_seconds[slot] = tick.seconds_since(Timestamp(newest)).max(0.0) as f32;
+            }
+        }
+        frame
+    }
+
+    fn refresh_rules(&mut self) {
+        let generation = self.registry.generation();
+        if self.rules_generation == Some(generation) {
+            return;
+        }
+        let policy = &self.compiled.policy;
+        let registry = &self.registry;
+        self.rules = (0..registry.slots())
+            .map(|slot| {
+                let Some(server) = registry.server(slot) else { return 0 };
+                let pool = &registry.pools()[server.pool as usize];
+                policy.rule_of(&self.name, pool, |key| registry.attribute(slot, key)) as u16
+            })
+            .collect();
+        self.rules_generation = Some(generation);
+    }
+
+    /// Learning begins at the first tick, and anew after a gap of ticks longer than the lease: what was decided before
+    /// is then nobody's any more.
+    fn is_learning(&mut self, tick: Timestamp) -> bool {
+        let lease_seconds = self.compiled.policy.lease.lease_seconds;
+        if self.last_tick.is_none_or(|last| tick.seconds() - last.seconds() > lease_seconds) {
+            self.learning_since = Some(tick.seconds());
+        }
+        self.learning_since.is_some_and(|since| tick.seconds() - since < lease_seconds.max(60))
+    }
+
+    fn table(&mut self) -> Arc<ServerTable> {
+        let generation = self.registry.generation();
+        if let Some((held, table)) = &self.table
+            && *held == generation
+        {
+            return table.clone();
+        }
+        let mut table = ServerTable { pools: self.registry.pools().to_vec(), ..ServerTable::default() };
+        for slot in 0..self.registry.slots() {
+            let Some(server) = self.registry.server(slot) else { continue };
+            table.server.push(server.name.clone());
+            table.aliases.push(self.registry.aliases(slot).into());
+            table.pool.push(server.pool);
+            table.rule.push(self.rules[slot]);
+        }
+        let table = Arc::new(table);
+        self.table = Some((generation, table.clone()));
+        table
+    }
+
+    pub(crate) fn epoch(&self) -> Option<i64> {
+        self.last_tick.map(Timestamp::seconds)
+    }
+
+    pub(crate) fn inputs(&self) -> InputsReport {
+        self.windows.inputs_report()
+    }
+
+    pub(crate) fn report(&self) -> CellReport {
+        let sizes = self.windows.sizes();
+        CellReport {
+            servers: self.registry.len(),
+            resources: self.registry.resources(),
+            series: sizes.series,
+            rows: sizes.rows,
+            histogram_rows: sizes.histogram_rows,
+            row_bytes: sizes.bytes,
+            window: self.windows.counters(),
+        }
+    }
+
+    pub(crate) fn take_registry_counters(&mut self) -> RegistryCounters {
+        self.registry.take_counters()
+    }
+
+    pub(crate) fn encode(&self, out: &mut Encoder) {
+        out.put_bool(self.last_tick.is_some());
+        out.put_i64(self.last_tick.unwrap_or_default().0);
+        out.put_bool(self.first_sample_ns.is_some());
+        out.put_i64(self.first_sample_ns.unwrap_or_default());
+        out.put_bool(self.learning_since.is_some());
+        out.put_i64(self.learning_since.unwrap_or_default());
+        self.registry.encode(out);
+        self.windows.encode(out);
+        self.signals.control.encode(out);
+        self.signals.state.encode(out);
+        self.health.encode(out);
+        self.throttle.encode(out);
+        self.acks.encode(out);
+    }
+
+    pub(crate) fn decode(
+        name: Arc<str>,
+        config: &EngineConfig,
+        compiled: Arc<CompiledPolicy>,
+        input: &mut Decoder<'_>,
+    ) -> Result<Self, DecodeError> {
+        let mut cell = Self::new(name, config, compiled.clone());
+        let has_tick = input.get_bool()?;
+        let tick = Timestamp(input.get_i64()?);
+        cell.last_tick = has_tick.then_some(tick);
+        let has_sample = input.get_bool()?;
+        let first = input.get_i64()?;
+        cell.first_sample_ns = has_sample.then_some(first);
+        let is_learning = input.get_bool()?;
+        let since = input.get_i64()?;
+        cell.learning_since = is_learning.then_some(since);
+        cell.registry = Registry::decode(config.registry, input)?;
+        let resources = cell.registry.windows();
+        cell.windows = WindowStore::decode(
+            input,
+            config.window,
+            window_config(config),
+            compiled.policy.clone(),
+            compiled.matcher.clone(),
+            |id| resources.get(&id).cloned(),
+        )?;
+        cell.signals = SignalState { control: ExprState::decode(input)?, state: ExprState::decode(input)? };
+        cell.health = HealthState::decode(input)?;
+        cell.throttle = ThrottleState::decode(input)?;
+        cell.acks = AckTable::decode(input)?;
+        Ok(cell)
+    }
+}

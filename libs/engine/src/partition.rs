@@ -1,0 +1,363 @@
+//! All cells of a partition, behind one set of inputs.
+//!
+//! Call the `handle_*` methods in the order of the log. Only [`Partition::handle_tick`] returns something to publish.
+//! Cells know nothing of each other; they share the policy, and the ticks.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::sync::Arc;
+
+use headroom_model::codec::{DecodeError, Decoder, Encoder};
+use headroom_model::policy::Mode;
+use headroom_model::{CellSnapshot, SampleBatch, Timestamp};
+use headroom_window::{InputsReport, SeenMetric};
+
+use crate::cell::{Cell, CellReport, EngineConfig};
+use crate::compiled::CompiledPolicy;
+use crate::registry::RegistryCounters;
+
+/// The version written in front of every checkpoint.
+const CHECKPOINT_VERSION: u8 = 1;
+
+/// What an engine has counted since it was made, for metrics: beside the content, repeats and all.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counters {
+    /// Points of batches that came before any policy, or for cells beyond the bound.
+    pub points_refused: u64,
+    /// Cells refused because there are as many as there may be.
+    pub cells_refused: u64,
+    /// Ticks that were not later than the last one, and so ignored.
+    pub ticks_ignored: u64,
+    /// Operator records for a server, class or cell that is not there.
+    pub records_ignored: u64,
+}
+
+/// The engine of one partition of the sample log.
+#[derive(Debug)]
+pub struct Partition {
+    config: EngineConfig,
+    /// In force in all cells.
+    policy: Option<Arc<CompiledPolicy>>,
+    /// Comes into force with the next tick.
+    next_policy: Option<Arc<CompiledPolicy>>,
+    /// Mode set by an operator for all cells, and for single ones.
+    mode_everywhere: Option<Mode>,
+    modes: BTreeMap<Arc<str>, Option<Mode>>,
+    cells: BTreeMap<Arc<str>, Cell>,
+    last_tick: Option<Timestamp>,
+    first_sample: Option<Timestamp>,
+    /// The two servers with the newest samples: their names and times.
+    newest: [Option<(Arc<str>, i64)>; 2],
+    counters: Counters,
+}
+
+impl Partition {
+    /// An engine that knows nothing yet; it takes samples once it has a policy.
+    pub fn new(config: EngineConfig) -> Self {
+        Self {
+            config,
+            policy: None,
+            next_policy: None,
+            mode_everywhere: None,
+            modes: BTreeMap::new(),
+            cells: BTreeMap::new(),
+            last_tick: None,
+            first_sample: None,
+            newest: [None, None],
+            counters: Counters::default(),
+        }
+    }
+
+    /// Takes samples of any cells of the partition.
+    pub fn handle_samples(&mut self, batch: &SampleBatch) {
+        let Some(policy) = self.policy.clone() else {
+            self.counters.points_refused += batch.len() as u64;
+            return;
+        };
+        let mut refused: Vec<&str> = Vec::new();
+        let mut present: Vec<Arc<str>> = Vec::new();
+        for resource in &batch.resources {
+            if !present.contains(&resource.cell) {
+                present.push(resource.cell.clone());
+            }
+        }
+        for cell in &present {
+            if !self.cells.contains_key(cell) {
+                if self.cells.len() >= self.config.cells_max {
+                    self.counters.cells_refused += 1;
+                    refused.push(cell);
+                    continue;
+                }
+                self.cells.insert(cell.clone(), Cell::new(cell.clone(), &self.config, policy.clone()));
+            }
+            if let Some(engine) = self.cells.get_mut(cell) {
+                engine.handle_samples(batch);
+            }
+        }
+        if !refused.is_empty() {
+            let resources = &batch.resources;
+            let rows = batch.points.resource.iter().chain(batch.histograms.iter().map(|point| &point.resource));
+            self.counters.points_refused +=
+                rows.filter(|at| refused.contains(&&*resources[**at as usize].cell)).count() as u64;
+        }
+        self.note_times(batch);
+    }
+
+    /// Keeps what event time needs to know: where time begins, and how far two servers have come.
+    fn note_times(&mut self, batch: &SampleBatch) {
+        if self.config.future_max_seconds.is_some() && self.last_tick.is_some() {
+            return;
+        }
+        let points = batch.points.resource.iter().copied().zip(batch.points.time_ns.iter().copied());
+        let histograms = batch.histograms.iter().map(|point| (point.resource, point.time_ns));
+        let mut newest: Vec<i64> = vec![i64::MIN; batch.resources.len()];
+        let mut first = i64::MAX;
+        for (resource, time_ns) in points.chain(histograms) {
+            let held = &mut newest[resource as usize];
+            *held = (*held).max(time_ns);
+            first = first.min(time_ns);
+        }
+        if first < i64::MAX && self.last_tick.is_none() {
+            self.first_sample = Some(self.first_sample.map_or(Timestamp(first), |held| held.min(Timestamp(first))));
+        }
+        for (resource, time_ns) in batch.resources.iter().zip(newest) {
+            let server = &resource.server;
+            let [best, second] = &mut self.newest;
+            match best {
+                Some((name, held)) if name == server => *held = (*held).max(time_ns),
+                Some((_, held)) if *held >= time_ns => match second {
+                    Some((_, held)) if *held >= time_ns => {}
+                    second => *second = Some((server.clone(), time_ns)),
+                },
+                // The newcomer is ahead; whoever was becomes second, also where the newcomer was second before.
+                best => {
+                    *second = best.take();
+                    *best = Some((server.clone(), time_ns));
+                }
+            }
+        }
+    }
+
+    /// Closes the panes of every cell and returns the snapshots to publish; `None` where the tick is not later than the
+    /// last one and so changes nothing.
+    pub fn handle_tick(&mut self, tick: Timestamp) -> Option<Vec<Arc<CellSnapshot>>> {
+        if self.last_tick.is_some_and(|last| tick <= last) {
+            self.counters.ticks_ignored += 1;
+            return None;
+        }
+        self.last_tick = Some(tick);
+        self.first_sample = None;
+        if let Some(policy) = self.next_policy.take() {
+            for cell in self.cells.values_mut() {
+                cell.set_policy(&policy);
+            }
+            self.policy = Some(policy);
+        }
+        let (everywhere, modes) = (self.mode_everywhere, &self.modes);
+        let snapshots = self.cells.iter_mut().filter_map(|(name, cell)| {
+            let mode = modes.get(name).copied().unwrap_or(everywhere);
+            cell.handle_tick(tick, mode)
+        });
+        Some(snapshots.collect())
+    }
+
+    /// A policy comes into force with the next tick; the very first one at once, for there are no samples before it.
+    pub fn handle_policy(&mut self, policy: Arc<CompiledPolicy>) {
+        if self.policy.is_none() {
+            self.policy = Some(policy);
+        } else {
+            self.next_policy = Some(policy);
+        }
+    }
+
+    /// An operator sets the mode of a cell or of all, or returns it to the policy's. The word about all cells replaces
+    /// earlier words about single ones: whoever throws the switch for everything means everything.
+    pub fn handle_mode(&mut self, cell: Option<&Arc<str>>, mode: Option<Mode>) {
+        match cell {
+            Some(cell) => {
+                if self.modes.len() < self.config.cells_max || self.modes.contains_key(cell) {
+                    self.modes.insert(cell.clone(), mode);
+                } else {
+                    self.counters.records_ignored += 1;
+                }
+            }
+            None => {
+                self.modes.clear();
+                self.mode_everywhere = mode;
+            }
+        }
+    }
+
+    /// An operator removes a server.
+    pub fn handle_remove(&mut self, cell: &str, server: &str) {
+        let removed = self.cells.get_mut(cell).is_some_and(|cell| cell.handle_remove(server));
+        self.counters.records_ignored += u64::from(!removed);
+    }
+
+    /// A consumer says which epoch it acts on and how much of a class is in use.
+    pub fn handle_ack(&mut self, cell: &str, server: &str, class: &str, epoch: i64, in_use: f64) {
+        let tick = self.last_tick.unwrap_or_default();
+        let noted = self.cells.get_mut(cell).is_some_and(|cell| cell.handle_ack(server, class, epoch, in_use, tick));
+        self.counters.records_ignored += u64::from(!noted);
+    }
+
+    /// The last tick.
+    pub fn last_tick(&self) -> Option<Timestamp> {
+        self.last_tick
+    }
+
+    /// The earliest sample, until the first tick.
+    pub fn first_sample(&self) -> Option<Timestamp> {
+        self.first_sample
+    }
+
+    /// The newest time that two servers have reached.
+    pub fn reached_by_two(&self) -> Option<Timestamp> {
+        self.newest[1].as_ref().map(|(_, time_ns)| Timestamp(*time_ns))
+    }
+
+    /// Hash of the newest policy.
+    pub fn policy_hash(&self) -> Option<&Arc<str>> {
+        self.next_policy.as_ref().or(self.policy.as_ref()).map(|policy| &policy.policy.hash)
+    }
+
+    /// Epoch of every cell that has published.
+    pub fn epochs(&self) -> BTreeMap<Arc<str>, i64> {
+        self.cells.iter().filter_map(|(name, cell)| Some((name.clone(), cell.epoch()?))).collect()
+    }
+
+    /// Metrics seen, over all cells.
+    pub fn inputs(&self) -> InputsReport {
+        let mut merged: BTreeMap<_, SeenMetric> = BTreeMap::new();
+        let mut left_off = 0;
+        for report in self.cells.values().map(Cell::inputs) {
+            left_off += report.left_off;
+            for metric in report.metrics {
+                match merged.entry((metric.metric.clone(), metric.unit.clone(), metric.kind)) {
+                    Entry::Vacant(place) => {
+                        place.insert(metric);
+                    }
+                    Entry::Occupied(mut held) => {
+                        let held = held.get_mut();
+                        held.points += metric.points;
+                        held.series = held.series.max(metric.series);
+                        held.resources_min += metric.resources_min;
+                        held.inputs.extend(metric.inputs);
+                        held.inputs.sort();
+                        held.inputs.dedup();
+                    }
+                }
+            }
+        }
+        InputsReport { metrics: merged.into_values().collect(), left_off }
+    }
+
+    /// What each cell holds, for metrics.
+    pub fn reports(&self) -> impl Iterator<Item = (&Arc<str>, CellReport)> {
+        self.cells.iter().map(|(name, cell)| (name, cell.report()))
+    }
+
+    /// What was counted since the engine was made.
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// What all cells' registries have counted since the last call.
+    pub fn take_registry_counters(&mut self) -> Vec<(Arc<str>, RegistryCounters)> {
+        self.cells.iter_mut().map(|(name, cell)| (name.clone(), cell.take_registry_counters())).collect()
+    }
+
+    /// Everything as bytes: [`Self::restore`] continues to the bit.
+    pub fn checkpoint(&self) -> Vec<u8> {
+        let mut out = Encoder::default();
+        out.put_u8(CHECKPOINT_VERSION);
+        for policy in [&self.policy, &self.next_policy] {
+            out.put_bool(policy.is_some());
+            out.put_str(policy.as_ref().map_or("", |policy| &policy.policy.text));
+        }
+        let put_mode = |out: &mut Encoder, mode: Option<Mode>| {
+            out.put_bool(mode.is_some());
+            mode.unwrap_or(Mode::Off).encode(out);
+        };
+        put_mode(&mut out, self.mode_everywhere);
+        out.put_u32(self.modes.len() as u32);
+        for (cell, mode) in &self.modes {
+            out.put_str(cell);
+            put_mode(&mut out, *mode);
+        }
+        for time in [self.last_tick, self.first_sample] {
+            out.put_bool(time.is_some());
+            out.put_i64(time.unwrap_or_default().0);
+        }
+        for newest in &self.newest {
+            out.put_bool(newest.is_some());
+            if let Some((server, time_ns)) = newest {
+                out.put_str(server);
+                out.put_i64(*time_ns);
+            }
+        }
+        out.put_u32(self.cells.len() as u32);
+        for (name, cell) in &self.cells {
+            out.put_str(name);
+            cell.encode(&mut out);
+        }
+        out.bytes
+    }
+
+    /// The engine that a checkpoint holds. `compile` turns the policy's text into a policy.
+    ///
+    /// # Errors
+    /// If the bytes are damaged or of a newer version, or the policy is not understood any more.
+    pub fn restore(
+        config: EngineConfig,
+        bytes: &[u8],
+        compile: impl Fn(&str) -> Result<CompiledPolicy, String>,
+    ) -> Result<Self, String> {
+        let said = |error: DecodeError| error.to_string();
+        let mut input = Decoder::new(bytes);
+        if input.get_u8().map_err(said)? != CHECKPOINT_VERSION {
+            return Err("the checkpoint was written by a newer headroom".to_owned());
+        }
+        let mut engine = Self::new(config);
+        for policy in [&mut engine.policy, &mut engine.next_policy] {
+            let is_set = input.get_bool().map_err(said)?;
+            let text = input.get_str().map_err(said)?;
+            *policy = if is_set { Some(Arc::new(compile(text)?)) } else { None };
+        }
+        engine.decode(&mut input).map_err(said)?;
+        input.finish().map_err(said)?;
+        Ok(engine)
+    }
+
+    fn decode(&mut self, input: &mut Decoder<'_>) -> Result<(), DecodeError> {
+        fn get_mode(input: &mut Decoder<'_>) -> Result<Option<Mode>, DecodeError> {
+            let is_set = input.get_bool()?;
+            let mode = Mode::decode(input)?;
+            Ok(is_set.then_some(mode))
+        }
+        fn get_time(input: &mut Decoder<'_>) -> Result<Option<Timestamp>, DecodeError> {
+            let is_set = input.get_bool()?;
+            let time = input.get_i64()?;
+            Ok(is_set.then_some(Timestamp(time)))
+        }
+        self.mode_everywhere = get_mode(input)?;
+        for _ in 0..input.get_length(14, "modes")? {
+            let cell = Arc::from(input.get_str()?);
+            self.modes.insert(cell, get_mode(input)?);
+        }
+        self.last_tick = get_time(input)?;
+        self.first_sample = get_time(input)?;
+        for newest in &mut self.newest {
+            if input.get_bool()? {
+                *newest = Some((Arc::from(input.get_str()?), input.get_i64()?));
+            }
+        }
+        for _ in 0..input.get_length(8, "cells")? {
+            let name: Arc<str> = Arc::from(input.get_str()?);
+            let Some(policy) = self.policy.clone() else { return Err(input.error("policy of the cells")) };
+            let cell = Cell::decode(name.clone(), &self.config, policy, input)?;
+            self.cells.insert(name, cell);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,648 @@
+//! Which resources are which server: joins, slots, pools, and who leaves.
+//!
+//! New resources are only noted when their first sample arrives, and joined at the next tick, in sorted order. Joining
+//! at once would make the answer depend on who spoke first between two ticks; sorted, the same set of resources gives
+//! the same servers in the same slots, however their samples were batched or repeated.
+//!
+//! Two resources are one server when they share a host-level name. They are never one when they disagree about a name
+//! of the same kind (two `host.name` under one cloned machine id): the newcomer then stays a server of its own, and the
+//! shared name is counted as a conflict and finds only the first.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use hashbrown::HashTable;
+use headroom_model::codec::{DecodeError, Decoder, Encoder};
+use headroom_model::resource::{DEFAULT_NAME, Resource};
+use headroom_model::time::NANOS_PER_SECOND;
+use headroom_window::ResourceId;
+use rustc_hash::FxHasher;
+
+/// Attributes that name a host: within one server each has one value.
+const HOST_KINDS: [&str; 4] = ["host.id", "host.name", "k8s.node.name", "k8s.node.uid"];
+
+/// Bounds of what a cell takes in. They refuse the new, never evict the live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RegistryLimits {
+    /// Servers of a cell.
+    pub servers_max: usize,
+    /// Resources (senders, processes) of a server.
+    pub resources_per_server_max: usize,
+    /// Resources that wait for the next tick.
+    pub pending_max: usize,
+    /// Pools of a cell; servers of further ones count as pool `default`.
+    pub pools_max: usize,
+}
+
+impl Default for RegistryLimits {
+    fn default() -> Self {
+        Self { servers_max: 1_000_000, resources_per_server_max: 256, pending_max: 1_000_000, pools_max: 4_096 }
+    }
+}
+
+/// What happened to resources since the counters were last taken, for the metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RegistryCounters {
+    /// A host-level name that two servers claim.
+    pub name_conflicts: u64,
+    /// Resources of one server that name different pools.
+    pub pool_conflicts: u64,
+    /// Servers that turned out to be one.
+    pub merged: u64,
+    /// Servers that joined.
+    pub joined: u64,
+    /// Servers that left, by silence or removal.
+    pub left: u64,
+    /// Refused for [`RegistryLimits::servers_max`].
+    pub refused_servers: u64,
+    /// Refused for [`RegistryLimits::resources_per_server_max`].
+    pub refused_resources: u64,
+    /// Refused for [`RegistryLimits::pending_max`].
+    pub refused_pending: u64,
+    /// Counted as pool `default` for [`RegistryLimits::pools_max`].
+    pub refused_pools: u64,
+}
+
+/// A server of the cell.
+#[derive(Clone, Debug)]
+pub struct Server {
+    /// Its name: that of its first resource, for as long as it lives.
+    pub name: Arc<str>,
+    /// Index into [`Registry::pools`].
+    pub pool: u32,
+    /// Indices into the registry's resources, in resource order.
+    resources: Vec<u32>,
+    /// Host-level names by kind.
+    kinds: BTreeMap<&'static str, Arc<str>>,
+}
+
+#[derive(Clone, Debug)]
+struct Entry {
+    resource: Arc<Resource>,
+    /// Where the window store keeps its rows.
+    window: ResourceId,
+    /// Slot of the server; [`UNASSIGNED`] until the tick, or for good where it was refused.
+    slot: u32,
+    /// Epoch of the last tick before its newest sample.
+    seen: i64,
+}
+
+/// No slot yet.
+pub const UNASSIGNED: u32 = u32::MAX;
+
+/// The servers of a cell. Slots are small numbers, given in order and reused smallest first.
+#[derive(Debug)]
+pub struct Registry {
+    limits: RegistryLimits,
+    entries: Vec<Option<Entry>>,
+    free_entries: BTreeSet<u32>,
+    by_content: HashTable<u32>,
+    pending: Vec<u32>,
+    servers: Vec<Option<Server>>,
+    free_slots: BTreeSet<u32>,
+    by_name: BTreeMap<Arc<str>, u32>,
+    pools: Vec<Arc<str>>,
+    /// Grows whenever names, pools or slots change: tells whether a table made of them is still good.
+    generation: u64,
+    counters: RegistryCounters,
+}
+
+impl Registry {
+    /// An empty registry.
+    pub fn new(limits: RegistryLimits) -> Self {
+        Self {
+            limits,
+            entries: Vec::new(),
+            free_entries: BTreeSet::new(),
+            by_content: HashTable::new(),
+            pending: Vec::new(),
+            servers: Vec::new(),
+            free_slots: BTreeSet::new(),
+            by_name: BTreeMap::new(),
+            pools: vec![Arc::from(DEFAULT_NAME)],
+            generation: 0,
+            counters: RegistryCounters::default(),
+        }
+    }
+
+    /// Number of slots, free ones included.
+    pub fn slots(&self) -> usize {
+        self.servers.len()
+    }
+
+    /// The server of a slot.
+    pub fn server(&self, slot: usize) -> Option<&Server> {
+        self.servers.get(slot)?.as_ref()
+    }
+
+    /// Servers that live.
+    pub fn len(&self) -> usize {
+        self.servers.len() - self.free_slots.len()
+    }
+
+    /// Resources known.
+    pub fn resources(&self) -> usize {
+        self.entries.len() - self.free_entries.len()
+    }
+
+    /// Names of the pools; the first is `default`.
+    pub fn pools(&self) -> &[Arc<str>] {
+        &self.pools
+    }
+
+    /// Changes whenever names, pools or slots change.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// What happened since the last call.
+    pub fn take_counters(&mut self) -> RegistryCounters {
+        std::mem::take(&mut self.counters)
+    }
+
+    /// The slot of a server by its own name or a host-level name.
+    pub fn find(&self, name: &str) -> Option<u32> {
+        self.by_name.get(name).copied()
+    }
+
+    /// The rows of a resource, opening them if it is new; `None` where a limit refuses it. `epoch` is the last tick.
+    pub fn resolve(
+        &mut self,
+        resource: &Arc<Resource>,
+        epoch: i64,
+        open: impl FnOnce(&Arc<Resource>) -> Option<ResourceId>,
+    ) -> Option<ResourceId> {
+        let hash = content_hash(resource);
+        let entries = &self.entries;
+        let same = |at: &u32| {
+            entries[*at as usize]
+                .as_ref()
+                .is_some_and(|entry| Arc::ptr_eq(&entry.resource, resource) || entry.resource == *resource)
+        };
+        if let Some(at) = self.by_content.find(hash, same).copied() {
+            let entry = self.entries[at as usize].as_mut()?;
+            entry.seen = epoch;
+            return Some(entry.window);
+        }
+        if self.pending.len() >= self.limits.pending_max {
+            self.counters.refused_pending += 1;
+            return None;
+        }
+        let Some(window) = open(resource) else {
+            self.counters.refused_resources += 1;
+            return None;
+        };
+        let entry = Entry { resource: resource.clone(), window, slot: UNASSIGNED, seen: epoch };
+        let at = match self.free_entries.pop_first() {
+            Some(at) => {
+                self.entries[at as usize] = Some(entry);
+                at
+            }
+            None => {
+                self.entries.push(Some(entry));
+                (self.entries.len() - 1) as u32
+            }
+        };
+        let entries = &self.entries;
+        self.by_content.insert_unique(hash, at, |other| {
+            entries[*other as usize].as_ref().map_or(0, |entry| content_hash(&entry.resource))
+        });
+        self.pending.push(at);
+        Some(window)
+    }
+
+    /// Gives every pending resource its server at the tick `epoch`. `moved` is told which rows now belong to which slot, `closed` which
+    /// rows no longer belong to anyone, and `freed` which slots became empty because two servers were one.
+    pub fn assign_pending(
+        &mut self,
+        epoch: i64,
+        mut moved: impl FnMut(ResourceId, u32),
+        mut closed: impl FnMut(ResourceId),
+        mut freed: impl FnMut(u32),
+    ) {
+        let mut pending = std::mem::take(&mut self.pending);
+        if pending.is_empty() {
+            return;
+        }
+        pending.sort_by(|a, b| match (&self.entries[*a as usize], &self.entries[*b as usize]) {
+            (Some(a), Some(b)) => resource_order(&a.resource, &b.resource),
+            (a, b) => a.is_some().cmp(&b.is_some()),
+        });
+        self.generation += 1;
+        for at in pending {
+            let Some(entry) = self.entries[at as usize].as_mut() else { continue };
+            entry.seen = epoch;
+            let resource = entry.resource.clone();
+            match self.slot_for(&resource, &mut moved, &mut freed) {
+                Some(slot) => self.attach(at, slot, &mut moved),
+                None => {
+                    if let Some(window) = self.forget_entry(at) {
+                        closed(window);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The slot a new resource belongs to, by joining or by making a server; `None` where a limit refuses it.
+    fn slot_for(
+        &mut self,
+        resource: &Resource,
+        moved: &mut impl FnMut(ResourceId, u32),
+        freed: &mut impl FnMut(u32),
+    ) -> Option<u32> {
+        let mut candidates: BTreeSet<u32> = BTreeSet::new();
+        for name in resource.host_names.iter().chain(std::iter::once(&resource.server)) {
+            if let Some(slot) = self.by_name.get(name) {
+                if self.servers[*slot as usize].as_ref().is_some_and(|server| compatible(server, resource)) {
+                    candidates.insert(*slot);
+                } else {
+                    self.counters.name_conflicts += 1;
+                }
+            }
+        }
+        let mut candidates = candidates.into_iter();
+        let Some(home) = candidates.next() else {
+            return self.new_server(resource);
+        };
+        if self.servers[home as usize]
+            .as_ref()
+            .is_some_and(|s| s.resources.len() >= self.limits.resources_per_server_max)
+        {
+            self.counters.refused_resources += 1;
+            return None;
+        }
+        for other in candidates {
+            // The resource is the bridge that shows two servers to be one, if they do not contradict each other.
+            let contradicts = match (&self.servers[home as usize], &self.servers[other as usize]) {
+                (Some(home), Some(other)) => other
+                    .kinds
+                    .iter()
+                    .any(|(kind, name)| home.kinds.get(kind).is_some_and(|mine| !same_host(mine, name))),
+                _ => true,
+            };
+            if contradicts {
+                self.counters.name_conflicts += 1;
+                continue;
+            }
+            let Some(server) = self.servers[other as usize].take() else { continue };
+            self.free_slots.insert(other);
+            self.counters.merged += 1;
+            for name in self.names_of(&server) {
+                if let Some(slot) = self.by_name.get_mut(&name).filter(|slot| **slot == other) {
+                    *slot = home;
+                }
+            }
+            for at in server.resources {
+                self.attach(at, home, moved);
+            }
+            freed(other);
+        }
+        Some(home)
+    }
+
+    fn new_server(&mut self, resource: &Resource) -> Option<u32> {
+        if self.len() >= self.limits.servers_max {
+            self.counters.refused_servers += 1;
+            return None;
+        }
+        // A name that another server holds (a cloned machine id) cannot be this one's: the next best that is free is.
+        let name = std::iter::once(&resource.server)
+            .chain(&resource.host_names)
+            .find(|name| !self.by_name.contains_key(*name))
+            .cloned()
+            .or_else(|| {
+                self.counters.refused_servers += 1;
+                None
+            })?;
+        let server = Server { name: name.clone(), pool: 0, resources: Vec::new(), kinds: BTreeMap::new() };
+        let slot = match self.free_slots.pop_first() {
+            Some(slot) => {
+                self.servers[slot as usize] = Some(server);
+                slot
+            }
+            None => {
+                self.servers.push(Some(server));
+                (self.servers.len() - 1) as u32
+            }
+        };
+        self.by_name.insert(name, slot);
+        self.counters.joined += 1;
+        Some(slot)
+    }
+
+    /// Makes an entry one of the server's resources and takes over what it says about names and pool.
+    fn attach(&mut self, at: u32, slot: u32, moved: &mut impl FnMut(ResourceId, u32)) {
+        let Some(entry) = self.entries[at as usize].as_mut() else { return };
+        entry.slot = slot;
+        moved(entry.window, slot);
+        let resource = entry.resource.clone();
+        for name in resource.host_names.iter().chain(std::iter::once(&resource.server)) {
+            self.by_name.entry(name.clone()).or_insert(slot);
+        }
+        let Some(server) = self.servers[slot as usize].as_mut() else { return };
+        for kind in HOST_KINDS {
+            if let Some((_, name)) = resource.attributes.iter().find(|(key, _)| &**key == kind) {
+                server.kinds.entry(kind).or_insert_with(|| name.clone());
+            }
+        }
+        let entries = &self.entries;
+        let order = |a: &u32, b: &u32| match (&entries[*a as usize], &entries[*b as usize]) {
+            (Some(a), Some(b)) => resource_order(&a.resource, &b.resource),
+            (a, b) => a.is_some().cmp(&b.is_some()),
+        };
+        let place = server.resources.binary_search_by(|other| order(other, &at)).unwrap_or_else(|place| place);
+        server.resources.insert(place, at);
+        // Of several pools the first in order counts; `default` says nothing and gives way to any other.
+        let mut named = server
+            .resources
+            .iter()
+            .filter_map(|at| entries[*at as usize].as_ref().map(|entry| &entry.resource.pool))
+            .filter(|pool| &***pool != DEFAULT_NAME)
+            .collect::<Vec<_>>();
+        named.sort();
+        named.dedup();
+        if named.len() > 1 {
+            self.counters.pool_conflicts += 1;
+        }
+        let pool = named.first().map_or_else(|| Arc::from(DEFAULT_NAME), |pool| (*pool).clone());
+        server.pool = pool_index(&mut self.pools, self.limits.pools_max, &pool, &mut self.counters);
+    }
+
+    /// Removes a server and its resources; `closed` is told which rows no longer belong to anyone.
+    pub fn remove(&mut self, slot: u32, mut closed: impl FnMut(ResourceId)) {
+        let Some(server) = self.servers.get_mut(slot as usize).and_then(Option::take) else { return };
+        self.free_slots.insert(slot);
+        self.counters.left += 1;
+        self.generation += 1;
+        for name in self.names_of(&server) {
+            if self.by_name.get(&name) == Some(&slot) {
+                self.by_name.remove(&name);
+            }
+        }
+        for at in server.resources {
+            if let Some(window) = self.forget_entry(at) {
+                closed(window);
+            }
+        }
+    }
+
+    /// Forgets resources of servers that live on but that have themselves been silent since before `epoch`: processes
+    /// come and go. The last resource of a server stays, because the server's own silence decides about it.
+    pub fn expire_resources(&mut self, epoch: i64, mut closed: impl FnMut(ResourceId)) {
+        let silent: Vec<u32> = (0..self.entries.len() as u32)
+            .filter(|at| {
+                self.entries[*at as usize].as_ref().is_some_and(|entry| entry.seen < epoch && entry.slot != UNASSIGNED)
+            })
+            .collect();
+        for at in silent {
+            let Some(slot) = self.entries[at as usize].as_ref().map(|entry| entry.slot) else { continue };
+            let Some(server) = self.servers.get_mut(slot as usize).and_then(Option::as_mut) else { continue };
+            if server.resources.len() < 2 {
+                continue;
+            }
+            server.resources.retain(|other| *other != at);
+            if let Some(window) = self.forget_entry(at) {
+                closed(window);
+            }
+        }
+    }
+
+    /// The names by which a server may be held in `by_name`.
+    fn names_of(&self, server: &Server) -> Vec<Arc<str>> {
+        let resources = server.resources.iter().filter_map(|at| self.entries[*at as usize].as_ref());
+        resources
+            .flat_map(|entry| entry.resource.host_names.iter().chain(std::iter::once(&entry.resource.server)))
+            .chain(std::iter::once(&server.name))
+            .cloned()
+            .collect()
+    }
+
+    fn forget_entry(&mut self, at: u32) -> Option<ResourceId> {
+        let entry = self.entries[at as usize].take()?;
+        self.free_entries.insert(at);
+        if let Ok(found) = self.by_content.find_entry(content_hash(&entry.resource), |other| *other == at) {
+            found.remove();
+        }
+        Some(entry.window)
+    }
+
+    /// The resources by the ids under which the window store keeps their rows.
+    pub fn windows(&self) -> BTreeMap<ResourceId, Arc<Resource>> {
+        self.entries.iter().flatten().map(|entry| (entry.window, entry.resource.clone())).collect()
+    }
+
+    /// The epoch of the last tick before the newest sample of any of a server's resources, read by an input or not.
+    pub fn heard_of(&self, slot: usize) -> i64 {
+        let resources = self.server(slot).map_or(&[][..], |server| &server.resources);
+        let entries = resources.iter().filter_map(|at| self.entries[*at as usize].as_ref());
+        entries.map(|entry| entry.seen).max().unwrap_or(i64::MIN / NANOS_PER_SECOND)
+    }
+
+    /// All names of a server but its own, sorted.
+    pub fn aliases(&self, slot: usize) -> Vec<Arc<str>> {
+        let Some(server) = self.server(slot) else { return Vec::new() };
+        let mut names: Vec<Arc<str>> = server
+            .resources
+            .iter()
+            .filter_map(|at| self.entries[*at as usize].as_ref())
+            .flat_map(|entry| {
+                entry
+                    .resource
+                    .host_names
+                    .iter()
+                    .chain(&entry.resource.aliases)
+                    .chain(std::iter::once(&entry.resource.server))
+            })
+            .filter(|name| **name != server.name && self.by_name.get(*name).is_none_or(|held| *held as usize == slot))
+            .cloned()
+            .collect();
+        names.sort();
+        names.dedup();
+        names
+    }
+
+    /// The value of a resource attribute of a server: the first in resource order that has one.
+    pub fn attribute(&self, slot: usize, key: &str) -> Option<String> {
+        self.server(slot)?
+            .resources
+            .iter()
+            .filter_map(|at| self.entries[*at as usize].as_ref())
+            .find_map(|entry| entry.resource.attribute(key).map(str::to_owned))
+    }
+
+    /// Writes everything, pending resources included.
+    pub fn encode(&self, out: &mut Encoder) {
+        out.put_strs(&self.pools);
+        out.put_u32(self.servers.len() as u32);
+        for server in &self.servers {
+            out.put_bool(server.is_some());
+            if let Some(server) = server {
+                out.put_str(&server.name);
+                out.put_u32(server.pool);
+                out.put_u32s(&server.resources);
+            }
+        }
+        out.put_u32(self.entries.len() as u32);
+        for entry in &self.entries {
+            out.put_bool(entry.is_some());
+            if let Some(entry) = entry {
+                let resource = &entry.resource;
+                out.put_str(&resource.server);
+                out.put_strs(&resource.host_names);
+                out.put_strs(&resource.aliases);
+                out.put_str(&resource.cell);
+                out.put_str(&resource.pool);
+                out.put_str(&resource.sender);
+                out.put_pairs(&resource.attributes);
+                out.put_u32(entry.window.0);
+                out.put_u32(entry.slot);
+                out.put_i64(entry.seen);
+            }
+        }
+        out.put_u32s(&self.pending);
+        out.put_u32(self.by_name.len() as u32);
+        for (name, slot) in &self.by_name {
+            out.put_str(name);
+            out.put_u32(*slot);
+        }
+        out.put_u64(self.generation);
+    }
+
+    /// Reads what [`Self::encode`] wrote.
+    ///
+    /// # Errors
+    /// If the bytes are damaged.
+    pub fn decode(limits: RegistryLimits, input: &mut Decoder<'_>) -> Result<Self, DecodeError> {
+        let mut registry = Self::new(limits);
+        registry.pools = input.get_strs()?;
+        for slot in 0..input.get_length(1, "servers")? {
+            registry.servers.push(if input.get_bool()? {
+                Some(Server {
+                    name: Arc::from(input.get_str()?),
+                    pool: input.get_u32()?,
+                    resources: input.get_u32s()?,
+                    kinds: BTreeMap::new(),
+                })
+            } else {
+                registry.free_slots.insert(slot as u32);
+                None
+            });
+        }
+        let arc = |input: &mut Decoder<'_>| input.get_str().map(Arc::<str>::from);
+        for at in 0..input.get_length(1, "resources")? {
+            registry.entries.push(if input.get_bool()? {
+                let resource = Arc::new(Resource {
+                    server: arc(input)?,
+                    host_names: input.get_strs()?,
+                    aliases: input.get_strs()?,
+                    cell: arc(input)?,
+                    pool: arc(input)?,
+                    sender: arc(input)?,
+                    attributes: input.get_pairs()?,
+                });
+                Some(Entry {
+                    resource,
+                    window: ResourceId(input.get_u32()?),
+                    slot: input.get_u32()?,
+                    seen: input.get_i64()?,
+                })
+            } else {
+                registry.free_entries.insert(at as u32);
+                None
+            });
+        }
+        registry.pending = input.get_u32s()?;
+        for _ in 0..input.get_length(8, "names")? {
+            let name = arc(input)?;
+            registry.by_name.insert(name, input.get_u32()?);
+        }
+        registry.generation = input.get_u64()?;
+        registry.rebuild(input)?;
+        Ok(registry)
+    }
+
+    /// Restores what follows from the rest, and refuses indices that lead nowhere.
+    fn rebuild(&mut self, input: &Decoder<'_>) -> Result<(), DecodeError> {
+        let (entries, slots) = (&self.entries, self.servers.len());
+        let known = |at: &u32| entries.get(*at as usize).is_some_and(Option::is_some);
+        let sound = self.pending.iter().all(known)
+            && self
+                .servers
+                .iter()
+                .flatten()
+                .all(|s| s.resources.iter().all(known) && (s.pool as usize) < self.pools.len())
+            && entries.iter().flatten().all(|e| e.slot == UNASSIGNED || (e.slot as usize) < slots)
+            && self.by_name.values().all(|slot| (*slot as usize) < slots)
+            && !self.pools.is_empty();
+        if !sound {
+            return Err(input.error("registry of servers"));
+        }
+        for (at, entry) in self.entries.iter().enumerate() {
+            let Some(entry) = entry else { continue };
+            let entries = &self.entries;
+            self.by_content.insert_unique(content_hash(&entry.resource), at as u32, |other| {
+                entries[*other as usize].as_ref().map_or(0, |entry| content_hash(&entry.resource))
+            });
+        }
+        for server in self.servers.iter_mut().flatten() {
+            for at in &server.resources {
+                let Some(entry) = &self.entries[*at as usize] else { continue };
+                for kind in HOST_KINDS {
+                    if let Some((_, name)) = entry.resource.attributes.iter().find(|(key, _)| &**key == kind) {
+                        server.kinds.entry(kind).or_insert_with(|| name.clone());
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn pool_index(pools: &mut Vec<Arc<str>>, pools_max: usize, pool: &Arc<str>, counters: &mut RegistryCounters) -> u32 {
+    if let Some(index) = pools.iter().position(|known| known == pool) {
+        return index as u32;
+    }
+    if pools.len() >= pools_max {
+        counters.refused_pools += 1;
+        return 0;
+    }
+    pools.push(pool.clone());
+    (pools.len() - 1) as u32
+}
+
+/// Whether a resource may be one of the server's: it contradicts none of its host-level names.
+fn compatible(server: &Server, resource: &Resource) -> bool {
+    HOST_KINDS.iter().all(|kind| match (server.kinds.get(kind), resource.attribute(kind)) {
+        (Some(mine), Some(theirs)) => same_host(mine, theirs),
+        _ => true,
+    })
+}
+
+/// Whether two names may be of one host: equal, or one is the first label of the other.
+fn same_host(a: &str, b: &str) -> bool {
+    a == b || a.split('.').next() == Some(b) || b.split('.').next() == Some(a)
+}
+
+fn resource_order(a: &Resource, b: &Resource) -> std::cmp::Ordering {
+    (&a.server, &a.host_names, &a.sender, &a.attributes, &a.pool, &a.aliases).cmp(&(
+        &b.server,
+        &b.host_names,
+        &b.sender,
+        &b.attributes,
+        &b.pool,
+        &b.aliases,
+    ))
+}
+
+fn content_hash(resource: &Resource) -> u64 {
+    let mut hasher = FxHasher::default();
+    resource.server.hash(&mut hasher);
+    resource.sender.hash(&mut hasher);
+    for (key, value) in &resource.attributes {
+        key.hash(&mut hasher);
+        value.hash(&mut hasher);
+    }
+    hasher.finish()
+}

@@ -1,0 +1,88 @@
+//! From the window batch to the signals: evaluate the expressions, and say what each value was made of.
+
+use arrow_array::cast::AsArray;
+use arrow_array::types::Float64Type;
+use arrow_array::{Array, Float64Array, RecordBatch};
+use headroom_expr::{EvaluateError, ExprState};
+use headroom_model::frame::SignalFrame;
+use headroom_window::WindowBatch;
+
+use crate::compiled::CompiledPolicy;
+
+/// What `ewma` remembers, apart for the two windows: they are two sequences of values.
+#[derive(Debug, Default)]
+pub(crate) struct SignalState {
+    pub(crate) control: ExprState,
+    pub(crate) state: ExprState,
+}
+
+/// Evaluates all signals for all slots.
+///
+/// # Errors
+/// If the batch is not of the policy's inputs, which the window store sees to.
+pub(crate) fn evaluate(
+    compiled: &CompiledPolicy,
+    batch: &WindowBatch,
+    elapsed_seconds: f64,
+    memory: &mut SignalState,
+) -> Result<Vec<SignalFrame>, EvaluateError> {
+    let control = compiled.program.evaluate(&batch.control, None, elapsed_seconds, &mut memory.control)?;
+    let state = compiled.program.evaluate(&batch.state, None, elapsed_seconds, &mut memory.state)?;
+    let frames = (0..compiled.policy.signals.len()).map(|signal| {
+        let values = column(&control, signal);
+        let (samples, age_seconds) = provenance(compiled, batch, signal);
+        SignalFrame {
+            control: values,
+            state: column(&state, signal),
+            samples,
+            age_seconds,
+            volume: compiled.volume_inputs[signal].map(|(input, _)| column(&batch.control, input)),
+        }
+    });
+    Ok(frames.collect())
+}
+
+fn column(batch: &RecordBatch, at: usize) -> Float64Array {
+    batch.column(at).as_primitive::<Float64Type>().clone()
+}
+
+/// The fewest samples and the oldest newest sample of the inputs a signal's value was made of. Inputs without a value
+/// took no part: an expression coalesces over dialects, and those a server does not speak say nothing about it.
+fn provenance(compiled: &CompiledPolicy, batch: &WindowBatch, signal: usize) -> (Vec<u32>, Vec<f32>) {
+    let inputs = compiled.program.dependencies(signal);
+    if let [input] = inputs {
+        return (batch.inputs[*input].samples.clone(), batch.inputs[*input].age_seconds.clone());
+    }
+    let slots = batch.control.num_rows();
+    let mut samples = vec![u32::MAX; slots];
+    let mut age_seconds = vec![f32::NAN; slots];
+    for input in inputs {
+        let values = batch.control.column(*input);
+        let (input_samples, input_age) = (&batch.inputs[*input].samples, &batch.inputs[*input].age_seconds);
+        for slot in 0..slots {
+            if values.is_valid(slot) {
+                samples[slot] = samples[slot].min(input_samples[slot]);
+                age_seconds[slot] = age_seconds[slot].max(input_age[slot]);
+            }
+        }
+    }
+    for samples in &mut samples {
+        if *samples == u32::MAX {
+            *samples = 0;
+        }
+    }
+    (samples, age_seconds)
+}
+
+/// Frames without a value, for every signal and slot.
+pub(crate) fn nothing(compiled: &CompiledPolicy, slots: usize) -> Vec<SignalFrame> {
+    (0..compiled.policy.signals.len())
+        .map(|signal| SignalFrame {
+            control: Float64Array::new_null(slots),
+            state: Float64Array::new_null(slots),
+            samples: vec![0; slots],
+            age_seconds: vec![f32::NAN; slots],
+            volume: compiled.volume_inputs[signal].map(|_| Float64Array::new_null(slots)),
+        })
+        .collect()
+}

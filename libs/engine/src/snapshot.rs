@@ -1,0 +1,171 @@
+//! From the frames of a tick to the snapshot: rows of free slots go, missing numbers become NaN.
+
+use std::sync::Arc;
+
+use arrow_array::cast::AsArray;
+use arrow_array::types::Float64Type;
+use arrow_array::{Array, ArrayRef, Float64Array, RecordBatch};
+use arrow_schema::{DataType, Field, Schema};
+use headroom_expr::{ExprState, Program};
+use headroom_model::frame::{ClassFrame, HealthFrame, ServerFrame, SignalFrame, ThrottleFrame};
+use headroom_model::snapshot::{InputColumn, PolicyHead, ServerTable, SignalColumn};
+use headroom_model::{CellSnapshot, Timestamp};
+use headroom_window::WindowBatch;
+
+/// What a snapshot is made of.
+pub(crate) struct Parts<'a> {
+    pub(crate) cell: Arc<str>,
+    pub(crate) tick: Timestamp,
+    pub(crate) tick_seconds: i64,
+    pub(crate) head: Arc<PolicyHead>,
+    /// Names of the live slots, in slot order.
+    pub(crate) table: Arc<ServerTable>,
+    pub(crate) servers: &'a ServerFrame,
+    pub(crate) batch: WindowBatch,
+    pub(crate) frames: Vec<SignalFrame>,
+    pub(crate) health: HealthFrame,
+    pub(crate) throttle: ThrottleFrame,
+}
+
+/// Makes the snapshot.
+pub(crate) fn build(parts: Parts<'_>) -> CellSnapshot {
+    let live = Live::new(&parts.servers.live);
+    let signals = parts
+        .frames
+        .into_iter()
+        .map(|frame| SignalColumn {
+            value: live.keep(floats(&frame.control)),
+            samples: live.keep(frame.samples),
+            age_seconds: live.keep(frame.age_seconds),
+        })
+        .collect();
+    let inputs = parts
+        .batch
+        .inputs
+        .into_iter()
+        .enumerate()
+        .map(|(at, input)| InputColumn {
+            value: live.keep(floats(parts.batch.control.column(at).as_primitive::<Float64Type>())),
+            source: live.keep(input.source),
+        })
+        .collect();
+    let decisions = parts
+        .throttle
+        .into_iter()
+        .map(|class| ClassFrame {
+            admit: live.keep(class.admit),
+            would_admit: live.keep(class.would_admit),
+            binding: live.keep(class.binding),
+            reason: live.keep(class.reason),
+            mode: live.keep(class.mode),
+        })
+        .collect();
+    CellSnapshot {
+        cell: parts.cell,
+        epoch: parts.tick.seconds(),
+        tick_seconds: parts.tick_seconds,
+        policy: parts.head,
+        servers: parts.table,
+        age_seconds: live.keep(parts.servers.age_seconds.clone()),
+        health: live.keep_health(parts.health),
+        signals,
+        inputs,
+        decisions,
+    }
+}
+
+/// Which slots are rows of the snapshot.
+struct Live {
+    /// `None` where every slot lives, and columns are taken as they are.
+    slots: Option<Vec<u32>>,
+}
+
+impl Live {
+    fn new(live: &[bool]) -> Self {
+        let all = live.iter().all(|live| *live);
+        let slots = (!all).then(|| (0..live.len() as u32).filter(|slot| live[*slot as usize]).collect());
+        Self { slots }
+    }
+
+    fn keep<T: Copy>(&self, column: Vec<T>) -> Vec<T> {
+        match &self.slots {
+            None => column,
+            Some(slots) => slots.iter().map(|slot| column[*slot as usize]).collect(),
+        }
+    }
+
+    fn keep_health(&self, health: HealthFrame) -> HealthFrame {
+        let Some(slots) = &self.slots else { return health };
+        let mut reason_offsets = vec![0u32];
+        let mut reasons = Vec::with_capacity(health.reasons.len());
+        for slot in slots {
+            let slot = *slot as usize;
+            let (from, to) = (health.reason_offsets[slot], health.reason_offsets[slot + 1]);
+            reasons.extend_from_slice(&health.reasons[from as usize..to as usize]);
+            reason_offsets.push(reasons.len() as u32);
+        }
+        HealthFrame {
+            score: self.keep(health.score),
+            pressure: self.keep(health.pressure),
+            load_pressure: self.keep(health.load_pressure),
+            fault_pressure: self.keep(health.fault_pressure),
+            load_state: self.keep(health.load_state),
+            fault_state: self.keep(health.fault_state),
+            placement: self.keep(health.placement),
+            state_since: self.keep(health.state_since),
+            confidence: self.keep(health.confidence),
+            flags: self.keep(health.flags),
+            signal_pressure: health.signal_pressure.into_iter().map(|column| self.keep(column)).collect(),
+            signal_status: health.signal_status.into_iter().map(|column| self.keep(column)).collect(),
+            throttle_pressure: self.keep(health.throttle_pressure),
+            throttle_signal: self.keep(health.throttle_signal),
+            relative_thresholds: health
+                .relative_thresholds
+                .into_iter()
+                .map(|column| if column.is_empty() { column } else { self.keep(column) })
+                .collect(),
+            reason_offsets,
+            reasons,
+        }
+    }
+}
+
+/// A column with NaN for null, always of the same bits.
+fn floats(column: &Float64Array) -> Vec<f64> {
+    match column.nulls() {
+        None => column.values().to_vec(),
+        Some(nulls) => column
+            .values()
+            .iter()
+            .zip(nulls.iter())
+            .map(|(value, valid)| if valid { *value } else { f64::NAN })
+            .collect(),
+    }
+}
+
+/// Replaces the score by the policy's own expression where that gives a value; unknown servers stay unknown.
+pub(crate) fn replace_score(score: &Program, frames: &[SignalFrame], health: &mut HealthFrame) {
+    let pressures =
+        health.signal_pressure.iter().chain([&health.load_pressure, &health.fault_pressure, &health.pressure]);
+    let columns: Vec<ArrayRef> = frames
+        .iter()
+        .map(|frame| Arc::new(frame.control.clone()) as ArrayRef)
+        .chain(pressures.map(|column| {
+            let values = column.iter().map(|value| (!value.is_nan()).then_some(f64::from(*value)));
+            Arc::new(values.collect::<Float64Array>()) as ArrayRef
+        }))
+        .collect();
+    let fields: Vec<Field> =
+        (0..columns.len()).map(|at| Field::new(format!("c{at}"), DataType::Float64, true)).collect();
+    // A score has no memory: smoothing belongs into a signal, where it is part of what is explained.
+    let result = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)
+        .ok()
+        .and_then(|batch| score.evaluate(&batch, None, 0.0, &mut ExprState::default()).ok());
+    let Some(result) = result else { return };
+    let values = result.column(0).as_primitive::<Float64Type>();
+    for (slot, held) in health.score.iter_mut().enumerate() {
+        if values.is_valid(slot) && !held.is_nan() {
+            *held = values.value(slot).clamp(0.0, 1.0) as f32;
+        }
+    }
+}

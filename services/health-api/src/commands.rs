@@ -1,0 +1,222 @@
+//! Commands as records: what the API may have done, over the sample log and the engines of this process.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use headroom_aggregator::{ClockError as EventClockError, EventClock, Status};
+use headroom_api::{Ack, BoxFuture, ClockError, CommandError, Commands, PolicyText, RemoveServer, SetMode};
+use headroom_catalog::Matcher;
+use headroom_config::{ConfigErrors, Origin, load_policy};
+use headroom_log::{AppendError, SampleLog};
+use headroom_model::hash::partition_of;
+use headroom_model::policy::Mode;
+use headroom_model::{LogRecord, Policy, Timestamp};
+use headroom_read_model::ReadModel;
+use headroom_wire::ProblemItem;
+use headroom_wire::operate::{InputsReport, PolicySummary, SeenMetric};
+
+/// The configured policy, replaced on reload.
+pub type Policies = Arc<ArcSwap<Policy>>;
+
+/// What the commands work on.
+pub struct CommandsOptions {
+    /// Where records go.
+    pub log: Arc<dyn SampleLog>,
+    /// What readers see; the kill switch acts there at once.
+    pub read_model: Arc<ReadModel>,
+    /// The engines of this process.
+    pub status: Arc<Status>,
+    /// The clock, in event time.
+    pub clock: Option<Arc<EventClock>>,
+    /// The policy in force.
+    pub policy: Policies,
+}
+
+/// Commands over the sample log.
+pub struct LogCommands(CommandsOptions);
+
+impl LogCommands {
+    /// Commands over these parts.
+    pub fn new(options: CommandsOptions) -> Self {
+        Self(options)
+    }
+
+    /// Appends a record to the partition of a cell, or to all.
+    async fn append(&self, cell: Option<&str>, record: LogRecord) -> Result<(), CommandError> {
+        let partitions = self.0.log.partitions();
+        let record = Arc::new(record);
+        let targets = match cell {
+            Some(cell) => {
+                let partition = partition_of(cell, partitions);
+                partition..partition + 1
+            }
+            None => 0..partitions,
+        };
+        let appends: Vec<_> = targets.map(|partition| self.0.log.append(partition, record.clone())).collect();
+        for append in appends {
+            append.await.map_err(refusal)?;
+        }
+        Ok(())
+    }
+}
+
+fn refusal(error: AppendError) -> CommandError {
+    if error.is_retryable() {
+        CommandError::Unavailable(error.to_string())
+    } else {
+        CommandError::Refused(error.to_string())
+    }
+}
+
+impl Commands for LogCommands {
+    fn set_mode(&self, command: SetMode) -> BoxFuture<'_, Result<(), CommandError>> {
+        Box::pin(async move {
+            // The switch that opens everything must work when no engine and no disk does, so readers obey it before
+            // it is a record. Every other mode waits for its record: closing must not outrun what is known.
+            let opens = command.mode == Some(Mode::Off);
+            if opens {
+                self.0.read_model.kill(command.cell.as_deref(), true);
+            }
+            let SetMode { cell, mode, owner, reason } = command;
+            tracing::warn!(
+                cell = cell.as_deref().unwrap_or("all"),
+                ?mode,
+                owner = &*owner,
+                reason = &*reason,
+                "an operator set the mode"
+            );
+            let record = LogRecord::Mode { cell: cell.clone(), mode, owner, reason };
+            self.append(cell.as_deref(), record).await?;
+            if !opens {
+                self.0.read_model.kill(cell.as_deref(), false);
+            }
+            Ok(())
+        })
+    }
+
+    fn remove_server(&self, command: RemoveServer) -> BoxFuture<'_, Result<(), CommandError>> {
+        Box::pin(async move {
+            let RemoveServer { cell, server, owner, reason } = command;
+            tracing::warn!(
+                cell = &*cell,
+                server = &*server,
+                owner = &*owner,
+                reason = &*reason,
+                "an operator removed a server"
+            );
+            self.append(Some(&cell.clone()), LogRecord::Remove { cell, server, owner, reason }).await
+        })
+    }
+
+    fn append_acks(&self, acks: Vec<Ack>) -> BoxFuture<'_, Result<(), CommandError>> {
+        Box::pin(async move {
+            for ack in acks {
+                let Ack { cell, server, class, consumer, epoch, in_use } = ack;
+                self.append(Some(&cell.clone()), LogRecord::Ack { cell, server, class, consumer, epoch, in_use })
+                    .await?;
+            }
+            Ok(())
+        })
+    }
+
+    fn advance_clock(&self, now: Timestamp) -> BoxFuture<'_, Result<BTreeMap<String, i64>, ClockError>> {
+        Box::pin(async move {
+            let Some(clock) = &self.0.clock else {
+                return Err(ClockError::Unavailable("the service runs on the wall clock".to_owned()));
+            };
+            match clock.advance(now).await {
+                Ok(epochs) => Ok(epochs.into_iter().map(|(cell, epoch)| (cell.to_string(), epoch)).collect()),
+                Err(EventClockError::GoesBack { last }) => Err(ClockError::Backwards { now: last }),
+                Err(EventClockError::TooFar { boundaries }) => Err(ClockError::TooManyTicks {
+                    ticks: boundaries.unsigned_abs(),
+                    max: headroom_aggregator::clock::BOUNDARIES_MAX.unsigned_abs(),
+                }),
+                Err(error) => Err(ClockError::Unavailable(error.to_string())),
+            }
+        })
+    }
+
+    fn check_policy(&self, text: String) -> BoxFuture<'_, Result<PolicySummary, Vec<ProblemItem>>> {
+        Box::pin(async move {
+            // Compiling expressions is work for a thread that may be busy.
+            let checked = tokio::task::spawn_blocking(move || load_policy("policy", &text)).await;
+            match checked {
+                Ok(Ok(policy)) => Ok(summary(&policy)),
+                Ok(Err(errors)) => Err(problems(errors)),
+                Err(_) => Err(vec![ProblemItem {
+                    path: String::new(),
+                    line: None,
+                    column: None,
+                    message: "the policy could not be checked; see the service's log".to_owned(),
+                    hint: None,
+                }]),
+            }
+        })
+    }
+
+    fn policy(&self) -> PolicyText {
+        let policy = self.0.policy.load();
+        PolicyText { hash: policy.hash.clone(), text: policy.text.clone() }
+    }
+
+    fn inputs(&self) -> BoxFuture<'_, Result<InputsReport, CommandError>> {
+        Box::pin(async move {
+            let reports = self.0.status.inputs().await;
+            let policy = self.0.policy.load_full();
+            let matcher = Matcher::new(&policy.inputs);
+            let mut report = InputsReport::default();
+            let mut fed = std::collections::BTreeSet::new();
+            for partition in reports {
+                report.truncated |= partition.left_off > 0;
+                for seen in &partition.metrics {
+                    fed.extend(seen.inputs.iter().map(|(input, _)| input.to_string()));
+                    let metric = describe(seen, &matcher);
+                    if seen.inputs.is_empty() { report.unused.push(metric) } else { report.matched.push(metric) }
+                }
+            }
+            let unfed = policy.inputs.iter().map(|input| input.name.clone()).filter(|name| !fed.contains(name));
+            report.unfed = unfed.collect();
+            Ok(report)
+        })
+    }
+}
+
+fn describe(seen: &headroom_aggregator::SeenMetric, matcher: &Matcher) -> SeenMetric {
+    let nearest = if seen.inputs.is_empty() { matcher.nearest(&seen.metric).into_iter().next() } else { None };
+    SeenMetric {
+        metric: seen.metric.to_string(),
+        unit: (!seen.unit.is_empty()).then(|| seen.unit.to_string()),
+        sender: None,
+        servers: u64::from(seen.resources_min),
+        samples: seen.points,
+        inputs: seen.inputs.iter().map(|(input, dialect)| format!("{input} ({dialect})")).collect(),
+        reason: None,
+        nearest: nearest.map(|suggestion| suggestion.metric),
+    }
+}
+
+fn summary(policy: &Policy) -> PolicySummary {
+    PolicySummary {
+        policy_hash: policy.hash.to_string(),
+        inputs: policy.inputs.iter().map(|input| input.name.clone()).collect(),
+        signals: policy.signals.iter().map(|signal| signal.name.clone()).collect(),
+        classes: policy.classes.clone(),
+        rules: policy.rules.iter().map(|rule| rule.name.clone()).collect(),
+        warnings: Vec::new(),
+    }
+}
+
+fn problems(errors: ConfigErrors) -> Vec<ProblemItem> {
+    errors
+        .0
+        .into_iter()
+        .map(|problem| {
+            let (line, column) = match &problem.origin {
+                Origin::File { line, column, .. } => (Some(*line as u64), Some(*column as u64)),
+                _ => (None, None),
+            };
+            ProblemItem { path: String::new(), line, column, message: problem.message, hint: problem.suggestion }
+        })
+        .collect()
+}

@@ -1,0 +1,71 @@
+//! The role's listener: bound first, answering only when all others are bound too.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use headroom_api::{ApiLimits, ApiState, Commands, Now};
+use headroom_read_model::ReadModel;
+use headroom_telemetry::{Readiness, Telemetry, probes};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::observer::HttpMetrics;
+
+/// What the role serves.
+pub struct RoleOptions {
+    /// What is read.
+    pub read_model: Arc<ReadModel>,
+    /// What is done.
+    pub commands: Arc<dyn Commands>,
+    /// The clock that staleness is measured by.
+    pub now: Now,
+    /// Whether `POST /v1/clock` exists.
+    pub event_time: bool,
+    /// Bounds.
+    pub limits: ApiLimits,
+    /// Our metrics.
+    pub telemetry: Telemetry,
+    /// What `/readyz` answers.
+    pub readiness: Readiness,
+}
+
+/// A bound listener.
+pub struct Role {
+    listener: TcpListener,
+    /// Where it listens.
+    pub address: SocketAddr,
+}
+
+impl Role {
+    /// Binds the listener.
+    ///
+    /// # Errors
+    /// If the address cannot be bound; the message says what to do.
+    pub async fn bind(address: SocketAddr) -> Result<Self, String> {
+        let listener = TcpListener::bind(address).await.map_err(|error| match error.kind() {
+            std::io::ErrorKind::AddrInUse => format!(
+                "the HTTP API cannot have {address}: another program listens there (a second headroom?). Stop it or \
+                 choose another address"
+            ),
+            _ => format!("the HTTP API cannot bind {address}: {error}"),
+        })?;
+        let address = listener.local_addr().map_err(|error| format!("the HTTP API at {address}: {error}"))?;
+        Ok(Self { listener, address })
+    }
+
+    /// Serves until `shutdown` is cancelled, then lets requests under way end.
+    pub async fn serve(self, options: RoleOptions, shutdown: CancellationToken) {
+        let state = ApiState::new(
+            options.read_model,
+            options.commands,
+            Arc::new(HttpMetrics::new(&options.telemetry)),
+            options.now,
+            options.event_time,
+            options.limits.clone(),
+            shutdown.clone(),
+        );
+        // Probes and metrics are merged outside the API's limits, so that load never hides them.
+        let router = probes::router(options.telemetry, options.readiness).merge(headroom_api::router(state));
+        headroom_api::serve(self.listener, router, &options.limits, shutdown).await;
+    }
+}

@@ -1,0 +1,112 @@
+//! What is answered when a request is not taken, in the words of both transports.
+//!
+//! The codes follow the OTLP specification to the letter, because senders act on them: 429, 502, 503, 504 and their gRPC
+//! counterparts are retried, everything else is dropped by the sender. A refusal that is about *now* must be among the
+//! former and one that is about *this body* among the latter, or data is lost or comes for ever.
+
+use std::time::Duration;
+
+use headroom_ingest::{DecodeError, DecompressError, Status, StatusCode as RpcCode};
+use headroom_log::AppendError;
+use http::StatusCode;
+
+use crate::body::BodyError;
+
+/// Why a request was not taken.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    pub(crate) http: StatusCode,
+    pub(crate) grpc: RpcCode,
+    /// The bound or cause as a metric label.
+    pub(crate) reason: &'static str,
+    pub(crate) message: String,
+    /// Whether the sender should send the same again after the retry time.
+    pub(crate) retry: bool,
+}
+
+impl Refusal {
+    pub(crate) fn invalid(reason: &'static str, message: String) -> Self {
+        Self { http: StatusCode::BAD_REQUEST, grpc: RpcCode::InvalidArgument, reason, message, retry: false }
+    }
+
+    pub(crate) fn unsupported(reason: &'static str, message: String) -> Self {
+        Self { http: StatusCode::UNSUPPORTED_MEDIA_TYPE, grpc: RpcCode::Unimplemented, reason, message, retry: false }
+    }
+
+    pub(crate) fn too_large(reason: &'static str, message: String) -> Self {
+        Self { http: StatusCode::PAYLOAD_TOO_LARGE, grpc: RpcCode::ResourceExhausted, reason, message, retry: false }
+    }
+
+    pub(crate) fn unavailable(reason: &'static str, message: String) -> Self {
+        Self { http: StatusCode::SERVICE_UNAVAILABLE, grpc: RpcCode::Unavailable, reason, message, retry: true }
+    }
+
+    /// The refusal as `google.rpc.Status`; `retry_after` is told where a retry helps.
+    pub(crate) fn status(&self, retry_after: Duration) -> Status {
+        match self.grpc {
+            RpcCode::InvalidArgument => Status::bad_request(&self.message),
+            code => Status {
+                retry_after_seconds: self.retry.then_some(retry_after.as_secs_f64()),
+                ..Status::new(code, &self.message)
+            },
+        }
+    }
+}
+
+impl From<BodyError> for Refusal {
+    fn from(error: BodyError) -> Self {
+        match error {
+            BodyError::TooLarge { bound_bytes } => Self::too_large(
+                "body_bytes",
+                format!("the body is larger than {bound_bytes} bytes; send smaller batches"),
+            ),
+            BodyError::Overloaded { bound_bytes } => Self::unavailable(
+                "inflight_bytes",
+                format!("requests under way already hold the {bound_bytes} bytes they may; try again later"),
+            ),
+            BodyError::TooSlow => Self {
+                // 408 is not among the codes that OTLP senders retry, and the same body may well arrive next time.
+                http: StatusCode::SERVICE_UNAVAILABLE,
+                grpc: RpcCode::Unavailable,
+                reason: "request_timeout",
+                message: "the body did not arrive in time".to_owned(),
+                retry: true,
+            },
+            BodyError::Broken(error) => Self::invalid("broken_body", format!("the body cannot be read: {error}")),
+        }
+    }
+}
+
+impl From<DecompressError> for Refusal {
+    fn from(error: DecompressError) -> Self {
+        if error.is_too_large() {
+            Self::too_large("body_decompressed_bytes", error.to_string())
+        } else {
+            Self::invalid("decompress", error.to_string())
+        }
+    }
+}
+
+impl From<DecodeError> for Refusal {
+    fn from(error: DecodeError) -> Self {
+        Self::invalid("decode", error.to_string())
+    }
+}
+
+impl From<AppendError> for Refusal {
+    fn from(error: AppendError) -> Self {
+        let reason = match error {
+            AppendError::Full { .. } => "log_full",
+            AppendError::Overloaded { .. } => "log_overloaded",
+            AppendError::Disk { .. } => "log_disk",
+            AppendError::TooLarge { .. } => "log_record_bytes",
+            AppendError::NoSuchPartition { .. } => "log_partition",
+            AppendError::Closed => "log_closed",
+        };
+        if error.is_retryable() {
+            Self::unavailable(reason, error.to_string())
+        } else {
+            Self::too_large(reason, error.to_string())
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! OTLP/gRPC: the framing of unary calls, status in trailers.
+//!
+//! A unary call is one length-prefixed message in, one out and a status; that is all of gRPC that OTLP uses.
+
+use bytes::{Buf, Bytes, BytesMut};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+
+use headroom_ingest::{Encoding, Format, StatusCode as RpcCode};
+
+use crate::answer::Refusal;
+use crate::body;
+use crate::handler::{Answer, Ingestor, Kind};
+use crate::metrics::Transport;
+
+/// Bytes in front of a message: a flag and its length.
+const PREFIX_BYTES: usize = 5;
+
+/// The kind of telemetry a method takes.
+fn kind_of(path: &str) -> Option<Kind> {
+    match path {
+        "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export" => Some(Kind::Metrics),
+        "/opentelemetry.proto.collector.trace.v1.TraceService/Export" => Some(Kind::Traces),
+        "/opentelemetry.proto.collector.logs.v1.LogsService/Export" => Some(Kind::Logs),
+        _ => None,
+    }
+}
+
+/// Answers a call.
+pub(crate) async fn answer(ingestor: &Ingestor, request: Request<Incoming>) -> Response<Answer> {
+    let outcome = match kind_of(request.uri().path()) {
+        Some(kind) => export(ingestor, kind, request).await,
+        None => Err(Refusal::unsupported("method", format!("there is no method {} here", request.uri().path()))),
+    };
+    match outcome {
+        Ok(message) => {
+            ingestor.metrics().request(Transport::Grpc, Format::Protobuf, "OK");
+            let mut framed = BytesMut::with_capacity(PREFIX_BYTES + message.len());
+            framed.extend_from_slice(&[0]);
+            framed.extend_from_slice(&(message.len() as u32).to_be_bytes());
+            framed.extend_from_slice(&message);
+            respond(framed.freeze(), 0, "", None)
+        }
+        Err(refusal) => {
+            ingestor.metrics().request(Transport::Grpc, Format::Protobuf, name_of(refusal.grpc));
+            ingestor.metrics().refused(refusal.reason);
+            let status = refusal.status(ingestor.limits().retry_after);
+            respond(Bytes::new(), refusal.grpc as u32, &refusal.message, Some(status.encode(Format::Protobuf)))
+        }
+    }
+}
+
+async fn export(ingestor: &Ingestor, kind: Kind, request: Request<Incoming>) -> Result<Vec<u8>, Refusal> {
+    let (head, incoming) = request.into_parts();
+    let encoding = head.headers.get("grpc-encoding").map_or("", |value| value.to_str().unwrap_or("?"));
+    let Some(encoding) = Encoding::from_header(encoding) else {
+        let message = format!("grpc-encoding {encoding:?} is not supported; use gzip, zstd or none");
+        return Err(Refusal::unsupported("compression", message));
+    };
+    let limits = ingestor.limits();
+    let bound = limits.grpc_message_bytes_max.saturating_add(PREFIX_BYTES as u64);
+    let mut read = body::read(incoming, bound, ingestor.budget(), limits.request_timeout).await?;
+    ingestor.metrics().received(Transport::Grpc, read.bytes.len());
+    if read.bytes.len() < PREFIX_BYTES {
+        return Err(Refusal::invalid("frame", "the call has no message".to_owned()));
+    }
+    let compressed = read.bytes.get_u8() != 0;
+    let length = read.bytes.get_u32() as usize;
+    if read.bytes.len() != length {
+        return Err(Refusal::invalid(
+            "frame",
+            format!("the message is announced with {length} bytes and has {}", read.bytes.len()),
+        ));
+    }
+    let encoding = if compressed { encoding } else { Encoding::Identity };
+    ingestor.take(Transport::Grpc, kind, Format::Protobuf, encoding, read, limits.grpc_message_bytes_max).await
+}
+
+fn respond(message: Bytes, status: u32, text: &str, details: Option<Vec<u8>>) -> Response<Answer> {
+    let mut trailers = HeaderMap::new();
+    trailers.insert("grpc-status", HeaderValue::from(status));
+    if let Ok(text) = HeaderValue::from_str(&percent_encode(text))
+        && !text.is_empty()
+    {
+        trailers.insert("grpc-message", text);
+    }
+    if let Some(details) = details
+        && let Ok(details) = HeaderValue::from_str(&base64(&details))
+    {
+        trailers.insert("grpc-status-details-bin", details);
+    }
+    let mut response =
+        Response::new(Full::new(message).with_trailers(async move { Some(Ok(trailers)) }).boxed_unsync());
+    *response.status_mut() = StatusCode::OK;
+    let headers = response.headers_mut();
+    headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    headers.insert("grpc-accept-encoding", HeaderValue::from_static("identity,gzip,zstd"));
+    response
+}
+
+/// `grpc-message` is percent-encoded outside printable ASCII.
+fn percent_encode(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if (b' '..=b'~').contains(&byte) && byte != b'%' {
+            encoded.push(char::from(byte));
+        } else {
+            encoded.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    encoded
+}
+
+/// Binary metadata travels as base64 without padding.
+fn base64(bytes: &[u8]) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for chunk in bytes.chunks(3) {
+        let group = chunk.iter().enumerate().fold(0u32, |group, (at, byte)| group | u32::from(*byte) << (16 - 8 * at));
+        for sextet in 0..=chunk.len() {
+            text.push(char::from(ALPHABET[(group >> (18 - 6 * sextet)) as usize & 63]));
+        }
+    }
+    text
+}
+
+fn name_of(code: RpcCode) -> &'static str {
+    match code {
+        RpcCode::InvalidArgument => "INVALID_ARGUMENT",
+        RpcCode::PermissionDenied => "PERMISSION_DENIED",
+        RpcCode::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        RpcCode::Unimplemented => "UNIMPLEMENTED",
+        RpcCode::Internal => "INTERNAL",
+        RpcCode::Unavailable => "UNAVAILABLE",
+        RpcCode::Unauthenticated => "UNAUTHENTICATED",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base64_has_no_padding() {
+        for (bytes, text) in [("", ""), ("f", "Zg"), ("fo", "Zm8"), ("foo", "Zm9v"), ("foobar", "Zm9vYmFy")] {
+            assert_eq!(base64(bytes.as_bytes()), text);
+        }
+    }
+
+    #[test]
+    fn messages_are_percent_encoded() {
+        assert_eq!(percent_encode("50 % – ok"), "50 %25 %E2%80%93 ok");
+    }
+}

@@ -1,0 +1,159 @@
+//! What a request becomes, whatever it came in: decompress, decode, append, acknowledge.
+
+use std::borrow::Cow;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use headroom_ingest::{
+    BodyLimits, Decoder, Encoding, Format, IdentityConfig, IngestLimits, OtherSignal, count_records,
+    count_records_json, decompress, empty_response, metrics_response,
+};
+use headroom_log::SampleLog;
+use http::{Request, Response, header};
+use http_body_util::combinators::UnsyncBoxBody;
+use hyper::body::Incoming;
+
+use crate::admission::{Budget, Limits};
+use crate::answer::Refusal;
+use crate::body::Read;
+use crate::metrics::{Metrics, Transport};
+use crate::{grpc, http as otlp_http, sink};
+
+/// Body of an answer.
+pub(crate) type Answer = UnsyncBoxBody<Bytes, std::convert::Infallible>;
+
+/// Decoders kept for the next request. A decoder remembers the resources and series it has seen; there are never more
+/// in use than worker threads.
+const DECODERS_KEPT_MAX: usize = 16;
+
+/// What a request carries.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Kind {
+    Metrics,
+    Traces,
+    Logs,
+}
+
+impl Kind {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Metrics => "metrics",
+            Self::Traces => "traces",
+            Self::Logs => "logs",
+        }
+    }
+}
+
+/// What an ingestor needs to know.
+#[derive(Clone, Debug, Default)]
+pub struct IngestorOptions {
+    /// Bounds of sockets and bodies.
+    pub limits: Limits,
+    /// Bounds of what is inside.
+    pub ingest: IngestLimits,
+    /// How servers are named.
+    pub identity: IdentityConfig,
+}
+
+/// Answers OTLP requests. Shared by all connections of all listeners.
+pub struct Ingestor {
+    log: Arc<dyn SampleLog>,
+    options: IngestorOptions,
+    budget: Budget,
+    decoders: Mutex<Vec<Decoder>>,
+    metrics: Metrics,
+}
+
+impl Ingestor {
+    /// An ingestor that appends to `log`.
+    pub fn new(log: Arc<dyn SampleLog>, options: IngestorOptions, metrics: Metrics) -> Self {
+        let budget = Budget::new(options.limits.inflight_bytes_max);
+        Self { log, options, budget, decoders: Mutex::default(), metrics }
+    }
+
+    /// The bounds in force.
+    pub fn limits(&self) -> &Limits {
+        &self.options.limits
+    }
+
+    pub(crate) fn budget(&self) -> &Budget {
+        &self.budget
+    }
+
+    /// The counters.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Answers a request of either transport.
+    pub(crate) async fn answer(&self, request: Request<Incoming>) -> Response<Answer> {
+        let is_grpc = request
+            .headers()
+            .get(header::CONTENT_TYPE)
+            .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"));
+        let started = std::time::Instant::now();
+        let (transport, response) = if is_grpc {
+            (Transport::Grpc, grpc::answer(self, request).await)
+        } else {
+            (Transport::Http, otlp_http::answer(self, request).await)
+        };
+        self.metrics.duration(transport, started.elapsed());
+        response
+    }
+
+    /// Takes a body and returns the message of the answer, in the request's format.
+    pub(crate) async fn take(
+        &self,
+        transport: Transport,
+        kind: Kind,
+        format: Format,
+        encoding: Encoding,
+        read: Read,
+        bound_bytes: u64,
+    ) -> Result<Vec<u8>, Refusal> {
+        let Read { bytes, mut held } = read;
+        let _inflight = self.metrics.inflight(transport, bytes.len());
+        let limits = BodyLimits { received_bytes_max: bytes.len(), body_bytes_max: bound_bytes as usize };
+        let plain = decompress(encoding, &bytes, limits)?;
+        if matches!(plain, Cow::Owned(_)) && !self.budget.take(plain.len() as u64, &mut held) {
+            return Err(crate::body::BodyError::Overloaded { bound_bytes: self.budget.bound_bytes() }.into());
+        }
+        match kind {
+            Kind::Metrics => {
+                let mut decoder = self.borrow_decoder();
+                let decoded = match format {
+                    Format::Protobuf => decoder.decode_protobuf(&plain),
+                    Format::Json => decoder.decode_json(&plain),
+                };
+                self.return_decoder(decoder);
+                let decoded = decoded?;
+                drop(plain);
+                drop(bytes);
+                sink::append(&*self.log, decoded.batch).await?;
+                self.metrics.points(transport, &decoded.report);
+                Ok(metrics_response(&decoded.report, format))
+            }
+            Kind::Traces | Kind::Logs => {
+                let signal = if kind == Kind::Traces { OtherSignal::Traces } else { OtherSignal::Logs };
+                let records = match format {
+                    Format::Protobuf => count_records(&plain)?,
+                    Format::Json => count_records_json(signal, &plain)?,
+                };
+                self.metrics.ignored(kind, records);
+                Ok(empty_response(format))
+            }
+        }
+    }
+
+    fn borrow_decoder(&self) -> Decoder {
+        let kept = self.decoders.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        kept.unwrap_or_else(|| Decoder::new(self.options.identity.clone(), self.options.ingest.clone()))
+    }
+
+    fn return_decoder(&self, decoder: Decoder) {
+        let mut kept = self.decoders.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() < DECODERS_KEPT_MAX {
+            kept.push(decoder);
+        }
+    }
+}

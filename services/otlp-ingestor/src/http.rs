@@ -1,0 +1,92 @@
+//! OTLP/HTTP: protobuf and JSON on `/v1/metrics`, and the two paths that one-endpoint SDKs send to as well.
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+
+use headroom_ingest::{Encoding, Format};
+
+use crate::answer::Refusal;
+use crate::body;
+use crate::handler::{Answer, Ingestor, Kind};
+use crate::metrics::Transport;
+
+/// Answers a request.
+pub(crate) async fn answer(ingestor: &Ingestor, request: Request<Incoming>) -> Response<Answer> {
+    let format = format_of(request.headers());
+    let kind = match request.uri().path().trim_end_matches('/') {
+        "/v1/metrics" => Kind::Metrics,
+        "/v1/traces" => Kind::Traces,
+        "/v1/logs" => Kind::Logs,
+        path => {
+            let message =
+                format!("nothing is at {path}; OTLP/HTTP goes to /v1/metrics, questions to the HTTP API's port");
+            let refusal = Refusal { http: StatusCode::NOT_FOUND, ..Refusal::unsupported("path", message) };
+            return refuse(ingestor, format.unwrap_or(Format::Json), &refusal);
+        }
+    };
+    if request.method() != Method::POST {
+        let message = format!("{} is not for {}; senders POST", request.method(), request.uri().path());
+        let refusal = Refusal { http: StatusCode::METHOD_NOT_ALLOWED, ..Refusal::unsupported("method", message) };
+        let mut response = refuse(ingestor, format.unwrap_or(Format::Json), &refusal);
+        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
+        return response;
+    }
+    let Some(format) = format else {
+        let sent = request.headers().get(header::CONTENT_TYPE).map_or("none".into(), |v| format!("{v:?}"));
+        let message = format!("content type {sent} is not OTLP; use application/x-protobuf or application/json");
+        return refuse(ingestor, Format::Json, &Refusal::unsupported("content_type", message));
+    };
+    match export(ingestor, kind, format, request).await {
+        Ok(message) => {
+            ingestor.metrics().request(Transport::Http, format, "200");
+            respond(StatusCode::OK, format, message)
+        }
+        Err(refusal) => refuse(ingestor, format, &refusal),
+    }
+}
+
+async fn export(
+    ingestor: &Ingestor,
+    kind: Kind,
+    format: Format,
+    request: Request<Incoming>,
+) -> Result<Vec<u8>, Refusal> {
+    let (head, incoming) = request.into_parts();
+    let encoding = head.headers.get(header::CONTENT_ENCODING).map_or("", |value| value.to_str().unwrap_or("?"));
+    let Some(encoding) = Encoding::from_header(encoding) else {
+        let message = format!("content encoding {encoding:?} is not supported; use gzip, zstd or none");
+        return Err(Refusal::unsupported("compression", message));
+    };
+    let limits = ingestor.limits();
+    let read = body::read(incoming, limits.body_bytes_max, ingestor.budget(), limits.request_timeout).await?;
+    ingestor.metrics().received(Transport::Http, read.bytes.len());
+    ingestor.take(Transport::Http, kind, format, encoding, read, limits.body_decompressed_bytes_max).await
+}
+
+fn format_of(headers: &HeaderMap) -> Option<Format> {
+    Format::from_header(headers.get(header::CONTENT_TYPE)?.to_str().ok()?)
+}
+
+fn refuse(ingestor: &Ingestor, format: Format, refusal: &Refusal) -> Response<Answer> {
+    ingestor.metrics().request(Transport::Http, format, refusal.http.as_str());
+    ingestor.metrics().refused(refusal.reason);
+    let retry = refusal.retry.then(|| ingestor.limits().retry_after);
+    let body = refusal.status(ingestor.limits().retry_after).encode(format);
+    let mut response = respond(refusal.http, format, body);
+    if let Some(retry) = retry {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(retry.as_secs().max(1)));
+    }
+    if refusal.http == StatusCode::UNSUPPORTED_MEDIA_TYPE {
+        response.headers_mut().insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip, zstd, identity"));
+    }
+    response
+}
+
+fn respond(status: StatusCode, format: Format, body: Vec<u8>) -> Response<Answer> {
+    let mut response = Response::new(Full::new(Bytes::from(body)).boxed_unsync());
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
+    response
+}

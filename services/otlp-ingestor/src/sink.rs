@@ -1,0 +1,28 @@
+//! From a decoded batch to the acknowledgement: split by partition, append, wait for all.
+
+use std::sync::Arc;
+
+use headroom_log::{AppendError, SampleLog};
+use headroom_model::{LogRecord, SampleBatch};
+
+/// Appends a batch to the partitions of its cells. When some partitions took their part and others did not, the whole
+/// is an error: the sender tries again, and the engine makes what it then sees twice harmless.
+///
+/// # Errors
+/// The first refusal.
+pub(crate) async fn append(log: &dyn SampleLog, batch: SampleBatch) -> Result<(), AppendError> {
+    if batch.is_empty() {
+        return Ok(());
+    }
+    let appends: Vec<_> = headroom_ingest::by_partition(batch, log.partitions())
+        .into_iter()
+        .map(|(partition, part)| log.append(partition, Arc::new(LogRecord::Samples(Arc::new(part)))))
+        .collect();
+    let mut refusal = None;
+    for append in appends {
+        if let Err(error) = append.await {
+            refusal.get_or_insert(error);
+        }
+    }
+    refusal.map_or(Ok(()), Err)
+}
