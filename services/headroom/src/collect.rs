@@ -1,0 +1,85 @@
+//! Numbers that other crates keep, brought under the catalogue's names when somebody reads the metrics; and what the
+//! time is where no clock is read.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use headroom_aggregator::Status;
+use headroom_log::SampleLog;
+use headroom_log::disk::{DiskSampleLog, DiskSnapshotLog};
+use headroom_model::Timestamp;
+use headroom_read_model::ReadModel;
+use headroom_telemetry::{Telemetry, catalog};
+
+use crate::clock;
+
+/// Publishes what the sample log and the snapshot log count.
+pub(crate) fn log_stats(telemetry: &Telemetry, log: &Arc<DiskSampleLog>, snapshots: &Arc<DiskSnapshotLog>) {
+    // Weak, or the hook would keep the data directory open after the service has stopped.
+    let (log, snapshots) = (Arc::downgrade(log), Arc::downgrade(snapshots));
+    telemetry.on_collect(move |telemetry| {
+        let (Some(log), Some(snapshots)) = (log.upgrade(), snapshots.upgrade()) else { return };
+        for partition in 0..log.partitions() {
+            let Some(stats) = log.stats(partition) else { continue };
+            let number = partition.to_string();
+            for (def, value) in [
+                (&catalog::LOG_RECORDS, stats.appended_records.get()),
+                (&catalog::LOG_BYTES, stats.appended_bytes.get()),
+                (&catalog::LOG_COMMITS, stats.commits.get()),
+                (&catalog::LOG_COMMIT_TIME, stats.commit_ns.get()),
+                (&catalog::LOG_CUT, stats.cut_bytes.get()),
+                (&catalog::LOG_DAMAGED, stats.damaged_records.get()),
+                (&catalog::LOG_SEGMENTS_REMOVED, stats.segments_removed.get()),
+            ] {
+                telemetry.counter(def, [&number]).set_total(value);
+            }
+            for (def, value) in [
+                (&catalog::LOG_PENDING, stats.pending_bytes.get()),
+                (&catalog::LOG_SEGMENTS, stats.segments.get()),
+                (&catalog::LOG_DISK, stats.held_bytes.get()),
+                (&catalog::LOG_TAIL, stats.tail_bytes.get()),
+            ] {
+                telemetry.gauge(def, [&number]).set(value as f64);
+            }
+            for (reason, value) in [
+                ("full", stats.refused_full.get()),
+                ("overloaded", stats.refused_overloaded.get()),
+                ("disk", stats.refused_disk.get()),
+                ("too_large", stats.refused_too_large.get()),
+            ] {
+                telemetry.counter(&catalog::LOG_REFUSED, [&number, reason]).set_total(value);
+            }
+            for (outcome, value) in [("hit", stats.tail_hits.get()), ("miss", stats.tail_misses.get())] {
+                telemetry.counter(&catalog::LOG_TAIL_READS, [&number, outcome]).set_total(value);
+            }
+        }
+        let stats = snapshots.stats();
+        for (outcome, value) in
+            [("written", stats.written.get()), ("failed", stats.failed.get()), ("damaged", stats.damaged.get())]
+        {
+            telemetry.counter(&catalog::SNAPSHOT_WRITES, [outcome]).set_total(value);
+        }
+    });
+}
+
+/// Publishes how old the snapshots are. In event time no age can be told from inside.
+pub(crate) fn ages(telemetry: &Telemetry, read_model: &Arc<ReadModel>, event_time: bool) {
+    if event_time {
+        return;
+    }
+    let read_model = Arc::downgrade(read_model);
+    telemetry.on_collect(move |telemetry| {
+        let Some(read_model) = read_model.upgrade() else { return };
+        let now = clock::now();
+        for (cell, view) in &*read_model.cells() {
+            let age = Duration::from_nanos(now.0.saturating_sub(Timestamp::from_seconds(view.epoch()).0).max(0) as u64);
+            telemetry.gauge(&catalog::ENGINE_SNAPSHOT_AGE, [cell]).set(age.as_secs_f64());
+        }
+    });
+}
+
+/// The time in event time: the newest tick that any engine or any reader knows of.
+pub(crate) fn event_now(status: &Status, read_model: &ReadModel) -> Timestamp {
+    let published = read_model.cells().values().map(|view| Timestamp::from_seconds(view.epoch())).max();
+    status.last_tick().max(published).unwrap_or_default()
+}
