@@ -1,0 +1,142 @@
+//! `headroom top`: the servers, the worst first, again at every tick.
+
+use std::io::IsTerminal;
+use std::time::Duration;
+
+use comfy_table::{Cell, Color, ContentArrangement, Table, presets};
+use serde_json::Value;
+
+use crate::cli::{TopArgs, exit};
+use crate::client::{Client, ClientError, encode};
+use crate::output::{complain, print};
+
+/// How often the table is made anew.
+const INTERVAL: Duration = Duration::from_secs(2);
+
+pub(crate) async fn run(args: TopArgs) -> u8 {
+    let client = Client::new(&args.service.url);
+    let live = !args.once && std::io::stdout().is_terminal();
+    loop {
+        match page(&client, &args, colours()).await {
+            Ok(page) => {
+                let clear = if live { "\x1b[2J\x1b[H" } else { "" };
+                let printed = print(&format!("{clear}{page}\n"));
+                if !live || printed != exit::OK {
+                    return printed;
+                }
+            }
+            Err(error) => {
+                complain(&error.message);
+                return error.exit;
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(INTERVAL) => {}
+            _ = tokio::signal::ctrl_c() => return exit::OK,
+        }
+    }
+}
+
+/// Whether to colour: on a terminal, unless NO_COLOR says otherwise.
+pub(crate) fn colours() -> bool {
+    std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+/// The table as text.
+async fn page(client: &Client, args: &TopArgs, colours: bool) -> Result<String, ClientError> {
+    let mut path = format!("/v1/servers?sort=healthScore&limit={}", args.rows);
+    for (key, value) in [("cell", &args.cell), ("pool", &args.pool)] {
+        if let Some(value) = value {
+            path.push_str(&format!("&{key}={}", encode(value)));
+        }
+    }
+    let list = client.get(&path).await?;
+    let cells = client.get("/v1/cells").await?;
+    let mut lines = Vec::new();
+    for cell in cells["items"].as_array().into_iter().flatten() {
+        lines.push(format!(
+            "cell {}  epoch {}  servers {}{}",
+            text(&cell["cell"]),
+            text(&cell["epoch"]),
+            text(&cell["servers"]),
+            if cell["stale"].as_bool().unwrap_or(false) { "  STALE" } else { "" }
+        ));
+    }
+    if lines.is_empty() {
+        lines.push("no server has reported yet; point OTEL_EXPORTER_OTLP_ENDPOINT at this service".to_owned());
+    }
+    lines.push(table(&list, colours));
+    Ok(lines.join("\n"))
+}
+
+fn table(list: &Value, colours: bool) -> String {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+    table.set_header([
+        "SERVER",
+        "POOL",
+        "SCORE",
+        "LOAD",
+        "FAULT",
+        "PLACEMENT",
+        "ADMIT (lowest class)",
+        "AGE",
+        "REASON",
+    ]);
+    for item in list["items"].as_array().into_iter().flatten() {
+        let lowest = item["decisions"].as_array().and_then(|decisions| decisions.last());
+        let admit = lowest.map_or_else(String::new, |decision| {
+            let would = &decision["wouldAdmitFraction"];
+            if decision["mode"] == "enforce" {
+                format!("{} {}", text(&decision["class"]), text(&decision["admitFraction"]))
+            } else {
+                format!("{} {} (would {})", text(&decision["class"]), text(&decision["admitFraction"]), text(would))
+            }
+        });
+        let reason = &item["reasons"][0];
+        let reason = if reason.is_null() {
+            String::new()
+        } else {
+            format!("{} {} {}", text(&reason["code"]), number(&reason["value"]), text(&reason["unit"]))
+        };
+        let score = Cell::new(number(&item["healthScore"]));
+        let score = match item["healthScore"].as_f64() {
+            Some(value) if colours && value < 0.5 => score.fg(Color::Red),
+            Some(value) if colours && value < 0.75 => score.fg(Color::Yellow),
+            Some(_) if colours => score.fg(Color::Green),
+            _ => score,
+        };
+        table.add_row([
+            Cell::new(text(&item["server"])),
+            Cell::new(text(&item["pool"])),
+            score,
+            Cell::new(text(&item["loadState"])),
+            Cell::new(text(&item["faultState"])),
+            Cell::new(text(&item["placement"])),
+            Cell::new(admit),
+            Cell::new(format!("{} s", number(&item["lastSampleAgeSeconds"]))),
+            Cell::new(reason),
+        ]);
+    }
+    table.to_string()
+}
+
+/// A JSON value as people write it.
+pub(crate) fn text(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Null => "-".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+/// A number with as many digits as one reads at a glance.
+pub(crate) fn number(value: &Value) -> String {
+    match value.as_f64() {
+        None => "-".to_owned(),
+        Some(number) if number == 0.0 => "0".to_owned(),
+        Some(number) if number.abs() >= 1000.0 => format!("{number:.0}"),
+        Some(number) if number.abs() >= 1.0 => format!("{number:.2}"),
+        Some(number) => format!("{number:.3}"),
+    }
+}
