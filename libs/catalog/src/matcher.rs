@@ -73,7 +73,8 @@ impl Filter {
 
     fn of_resource(&self, resource: &Resource) -> bool {
         let keys = self.condition.keys.iter().zip(&self.labels);
-        let found = keys.filter_map(|(key, label)| resource.attribute(key).or_else(|| resource.attribute(label))).next();
+        let found =
+            keys.filter_map(|(key, label)| resource.attribute(key).or_else(|| resource.attribute(label))).next();
         found.map_or(self.condition.negate, |value| self.accepts(value))
     }
 
@@ -101,9 +102,10 @@ impl Matcher {
                     condition: condition.clone(),
                     labels: condition.keys.iter().map(|key| underscored(key)).collect(),
                 });
-                matcher
-                    .candidates
-                    .push(Candidate { lane: Lane { input: number, source: source_number }, filters: filters.collect() });
+                matcher.candidates.push(Candidate {
+                    lane: Lane { input: number, source: source_number },
+                    filters: filters.collect(),
+                });
                 for metric in &source.metrics {
                     matcher.by_name.entry(metric.clone()).or_default().push(position);
                     matcher.by_underscored.entry(underscored(metric)).or_default().push(position);
@@ -158,7 +160,12 @@ impl LaneMatcher for Matcher {
             Verdict::AskResource => filter.of_resource(resource),
         };
         let candidates = self.candidates_of(&series.metric).iter().map(|at| &self.candidates[*at]);
-        tidy(candidates.filter(|candidate| candidate.filters.iter().all(holds)).map(|candidate| candidate.lane).collect())
+        tidy(
+            candidates
+                .filter(|candidate| candidate.filters.iter().all(holds))
+                .map(|candidate| candidate.lane)
+                .collect(),
+        )
     }
 
     fn lanes_of_series(&self, series: &Series) -> Option<Vec<Lane>> {

@@ -54,11 +54,10 @@ mod tests {
 
     #[test]
     fn spellings_go_from_the_longest_to_the_shortest() {
-        assert_eq!(spellings("system_cpu_time_seconds_total"), [
-            "system_cpu_time_seconds_total",
-            "system_cpu_time_seconds",
-            "system_cpu_time"
-        ]);
+        assert_eq!(
+            spellings("system_cpu_time_seconds_total"),
+            ["system_cpu_time_seconds_total", "system_cpu_time_seconds", "system_cpu_time"]
+        );
         assert_eq!(spellings("system.memory.usage"), ["system_memory_usage"]);
         assert_eq!(spellings("é"), ["_"]);
     }

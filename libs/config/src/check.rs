@@ -162,7 +162,7 @@ impl<'a> Checker<'a> {
             problems.extend(complaints);
             return;
         }
-        let words: Vec<&str> = branches.iter().flat_map(|branch| words_of(branch)).collect();
+        let words: Vec<&str> = branches.iter().flat_map(|branch| self.words(branch)).collect();
         if words.is_empty() {
             let types: Vec<&str> = branches.iter().flat_map(|branch| self.types(branch)).collect();
             problems.push(wrong_type(tree, &types, path));
@@ -171,24 +171,33 @@ impl<'a> Checker<'a> {
         }
     }
 
-    /// Raw text for something else than text is read as YAML; a list may be written with commas alone.
+    /// The words that a schema allows. An enum whose variants are documented is one of several constants.
+    fn words(&self, schema: &'a Json) -> Vec<&'a str> {
+        let schema = self.resolve(schema);
+        let listed = schema.get("enum").and_then(Json::as_array).into_iter().flatten();
+        let own = listed.chain(schema.get("const")).filter_map(Json::as_str);
+        let branches = ["anyOf", "oneOf"].into_iter().filter_map(|keyword| schema.get(keyword)?.as_array()).flatten();
+        own.chain(branches.flat_map(|branch| self.words(branch))).collect()
+    }
+
+    /// Raw text for something else than text is read as YAML; a list may be its items with commas between.
     fn interpret(&self, tree: &mut Tree, types: &[&str]) {
         let Value::Text(text) = &tree.value else { return };
         let wants = |wanted: &str| types.contains(&wanted);
         if types.is_empty() || wants("string") {
             return;
         }
-        let text = if wants("array") && !text.trim_start().starts_with('[') { format!("[{text}]") } else { text.clone() };
-        if let Ok(parsed) = Tree::parse("", &text, 1) {
+        if wants("array") && !text.trim_start().starts_with('[') {
+            let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
+            let items = items.map(|item| Tree { value: Value::Text(item.to_owned()), ..tree.clone() }).collect();
+            tree.value = Value::List(items);
+            return;
+        }
+        if let Ok(parsed) = Tree::parse("", text, 1) {
             let origin = tree.origin.clone();
             *tree = Tree::from_json(&parsed.to_json(), &origin);
         }
     }
-}
-
-fn words_of(schema: &Json) -> Vec<&str> {
-    let of_enum = schema.get("enum").and_then(Json::as_array).into_iter().flatten();
-    of_enum.chain(schema.get("const")).filter_map(Json::as_str).collect()
 }
 
 fn is_of_type(tree: &Tree, wanted: &str) -> bool {
@@ -218,7 +227,9 @@ fn wrong_type(tree: &Tree, types: &[&str], path: &[String]) -> Problem {
         .collect();
     names.dedup();
     let suggestion = match &tree.value {
-        Value::Bool(_) | Value::Integer(_) | Value::Float(_) if types.contains(&"string") => Some("put it in quotes".into()),
+        Value::Bool(_) | Value::Integer(_) | Value::Float(_) if types.contains(&"string") => {
+            Some("put it in quotes".into())
+        }
         _ => None,
     };
     let message = format!("{} must be {}, not {}", named(path), names.join(" or "), tree.describe());

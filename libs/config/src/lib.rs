@@ -23,8 +23,8 @@ pub use load::{Flag, LoadArgs, Loaded, Setting};
 pub use policy::{CLASSES_MAX, INPUTS_MAX, RULES_MAX, SIGNALS_MAX, SOURCES_MAX, load_policy};
 pub use problem::{ConfigErrors, Problem};
 pub use service::{
-    Auth, Config, Durability, EngineSection, HttpSection, IdentitySection, LogFormat, LogLevel, LogSection, OtlpSection,
-    PolicySection, SecuritySection, TelemetrySection, TimeMode, TimeSection,
+    Auth, Config, Durability, EngineSection, HttpSection, IdentitySection, LogFormat, LogLevel, LogSection,
+    OtlpSection, PolicySection, SecuritySection, TelemetrySection, TimeMode, TimeSection,
 };
 pub use tree::Origin;
 

@@ -141,7 +141,10 @@ impl Config {
         if self.otlp.body_decompressed_bytes_max < self.otlp.body_bytes_max {
             complain(
                 "otlp.body_decompressed_bytes_max",
-                format!("`otlp.body_decompressed_bytes_max` is less than `otlp.body_bytes_max`, {}", self.otlp.body_bytes_max),
+                format!(
+                    "`otlp.body_decompressed_bytes_max` is less than `otlp.body_bytes_max`, {}",
+                    self.otlp.body_bytes_max
+                ),
                 None,
             );
         }

@@ -12,8 +12,8 @@ use headroom_catalog::DEFAULT_POLICY;
 use headroom_expr::{ExprError, compile, compile_score, nearest};
 use headroom_model::hash::stable_hash;
 use headroom_model::policy::{
-    AttributeFilter, ClassSpec, HealthSpec, InputSpec, LeaseSpec, OnExpiry, PeerSpec, Policy, Rule, Selector, SignalSpec,
-    Source, ThresholdKind, Thresholds, WindowFunction, WindowSpec,
+    AttributeFilter, ClassSpec, HealthSpec, InputSpec, LeaseSpec, OnExpiry, PeerSpec, Policy, Rule, Selector,
+    SignalSpec, Source, ThresholdKind, Thresholds, WindowFunction, WindowSpec,
 };
 
 use crate::check::check;
@@ -49,8 +49,7 @@ const BASE_NAME: &str = "default policy";
 pub fn load_policy(name: &str, text: &str) -> Result<Policy, ConfigErrors> {
     let (own, carried) = split(text);
     let text_of_own = |file: &str| (file == name).then_some(own);
-    let mut tree =
-        Tree::parse(name, own, 1).map_err(|problem| ConfigErrors::of(vec![problem], text_of_own))?;
+    let mut tree = Tree::parse(name, own, 1).map_err(|problem| ConfigErrors::of(vec![problem], text_of_own))?;
     let extends_nothing =
         matches!(tree.get("extends").map(|extends| &extends.value), Some(Value::Text(word)) if word == "nothing");
     let base = (!extends_nothing).then_some(carried.unwrap_or(DEFAULT_POLICY));
@@ -109,8 +108,7 @@ impl Builder<'_> {
         self.count("classes", parsed.classes.0.len(), 1, CLASSES_MAX);
         self.count("rules", parsed.rules.len(), 0, RULES_MAX);
         self.spans(&parsed);
-        let mut inputs: Vec<InputSpec> =
-            parsed.inputs.0.iter().map(|(name, input)| self.input(name, input)).collect();
+        let mut inputs: Vec<InputSpec> = parsed.inputs.0.iter().map(|(name, input)| self.input(name, input)).collect();
         inputs.sort_by(|a, b| a.name.cmp(&b.name));
         let signals: Vec<SignalSpec> =
             parsed.signals.0.iter().map(|(name, signal)| self.signal(name, signal, &inputs)).collect();
@@ -170,7 +168,12 @@ impl Builder<'_> {
             (["windows", "state_seconds"], windows.state_seconds, windows.control_seconds, "windows.control_seconds"),
             (["windows", "baseline_seconds"], windows.baseline_seconds, windows.state_seconds, "windows.state_seconds"),
             (["lease", "lease_seconds"], lease.lease_seconds, lease.refresh_seconds + 1, "lease.refresh_seconds"),
-            (["health", "silent_seconds"], health.silent_seconds, health.unknown_after_seconds, "health.unknown_after_seconds"),
+            (
+                ["health", "silent_seconds"],
+                health.silent_seconds,
+                health.unknown_after_seconds,
+                "health.unknown_after_seconds",
+            ),
             (["health", "leave_seconds"], health.leave_seconds, health.silent_seconds, "health.silent_seconds"),
         ] {
             if value < least {
@@ -183,12 +186,14 @@ impl Builder<'_> {
     fn name(&mut self, section: &str, name: &str, is_column: bool) {
         let first = |char: char| if is_column { char.is_ascii_lowercase() } else { char.is_ascii_alphabetic() };
         let rest = |char: char| {
-            char.is_ascii_digit() || char == '_' || if is_column { char.is_ascii_lowercase() } else { char.is_ascii_alphanumeric() || char == '-' }
+            char.is_ascii_digit()
+                || char == '_'
+                || if is_column { char.is_ascii_lowercase() } else { char.is_ascii_alphanumeric() || char == '-' }
         };
         if name.len() > NAME_BYTES_MAX || !name.starts_with(first) || !name.chars().all(rest) {
             let allowed = if is_column { "small letters, digits and _" } else { "letters, digits, _ and -" };
-            self.complain(&[section, name], format!("`{name}` is no name for one of {section}"))
-                .suggestion = Some(format!("a letter, then up to {} {allowed}", NAME_BYTES_MAX - 1));
+            self.complain(&[section, name], format!("`{name}` is no name for one of {section}")).suggestion =
+                Some(format!("a letter, then up to {} {allowed}", NAME_BYTES_MAX - 1));
         }
     }
 
@@ -205,10 +210,18 @@ impl Builder<'_> {
                 let filter_at = filter_at.to_string();
                 match (&filter.one_of, &filter.not_in) {
                     (Some(values), None) => {
-                        filters.push(AttributeFilter { keys: filter.keys.clone(), values: values.clone(), negate: false });
+                        filters.push(AttributeFilter {
+                            keys: filter.keys.clone(),
+                            values: values.clone(),
+                            negate: false,
+                        });
                     }
                     (None, Some(values)) => {
-                        filters.push(AttributeFilter { keys: filter.keys.clone(), values: values.clone(), negate: true });
+                        filters.push(AttributeFilter {
+                            keys: filter.keys.clone(),
+                            values: values.clone(),
+                            negate: true,
+                        });
                     }
                     _ => {
                         let path = ["inputs", name, "sources", &at, "where", &filter_at];
@@ -275,12 +288,10 @@ impl Builder<'_> {
     /// Pressure divides by the distances, so the three must be apart and in order.
     fn thresholds(&mut self, path: &[&str], name: &str, of: Thresholds, lower_is_worse: bool, relative: bool) {
         let Thresholds { under, over, critical } = of;
-        let in_order =
-            if lower_is_worse { under > over && over > critical } else { under < over && over < critical };
+        let in_order = if lower_is_worse { under > over && over > critical } else { under < over && over < critical };
         if !in_order {
             let sign = if lower_is_worse { ">" } else { "<" };
-            let message =
-                format!("`{name}` needs under {sign} over {sign} critical, not {under}, {over}, {critical}");
+            let message = format!("`{name}` needs under {sign} over {sign} critical, not {under}, {over}, {critical}");
             self.complain(path, message);
         }
         if relative && [under, over, critical].iter().any(|factor| *factor <= 0.0) {
@@ -337,7 +348,8 @@ impl Builder<'_> {
             };
             if inverted {
                 let path: Vec<&str> = path.iter().copied().chain([below.name.as_str()]).collect();
-                let message = format!("`{}` gives way later than `{}`, which is more important", below.name, above.name);
+                let message =
+                    format!("`{}` gives way later than `{}`, which is more important", below.name, above.name);
                 self.complain(&path, message).suggestion =
                     Some("set-points fall from the most important class to the least".into());
             }
@@ -357,8 +369,7 @@ impl Builder<'_> {
             }
             let mut attributes = rule.selector.attributes.0.clone();
             attributes.sort();
-            let selector =
-                Selector { cell: rule.selector.cell.clone(), pool: rule.selector.pool.clone(), attributes };
+            let selector = Selector { cell: rule.selector.cell.clone(), pool: rule.selector.pool.clone(), attributes };
             if selector == Selector::default() {
                 self.complain(&["rules", &at, "match"], format!("rule `{}` has no condition", rule.name)).suggestion =
                     Some("what is for all servers stands at the top of the policy".into());
@@ -466,7 +477,8 @@ fn on_expiry(of: &file::OnExpiry) -> OnExpiry {
 }
 
 /// The place in the file of a place inside an expression. Exact where the expression stands on one line, plain or in
-/// quotes, and in a literal block; the start of the line in a folded block, where lines are no longer to be told apart.
+/// quotes, and in a literal block; the start of the expression where lines were folded into one and are no longer to be
+/// told apart.
 fn place_inside<'a>(
     origin: &Origin,
     expression: &str,
@@ -474,19 +486,20 @@ fn place_inside<'a>(
     text_of: &dyn Fn(&str) -> Option<&'a str>,
 ) -> Origin {
     let Origin::File { file, line, column } = origin else { return origin.clone() };
-    let of_line = |number: usize| text_of(file).and_then(|text| text.lines().nth(number.saturating_sub(1)));
-    let at = |line: usize, column: usize| Origin::File { file: Arc::clone(file), line, column };
-    let starts_with = of_line(*line).and_then(|text| text.chars().nth(column.saturating_sub(1)));
-    match starts_with {
-        Some('|') => {
-            let of_block = of_line(line + error.line).unwrap_or_default();
-            let indent = of_block.chars().count() - of_block.trim_start().chars().count();
-            let lost = expression.lines().nth(error.line - 1).map_or(0, |text| text.len() - text.trim_start().len());
-            at(line + error.line, indent - lost.min(indent) + error.column)
-        }
-        Some('>') => origin.clone(),
-        Some('\'' | '"') if error.line == 1 => at(*line, column + error.column),
-        _ if error.line == 1 => at(*line, column + error.column - 1),
-        _ => origin.clone(),
+    let of_line = |number: usize| text_of(file).and_then(|text| text.lines().nth(number.checked_sub(1)?));
+    let before = (1..*line).rev().filter_map(of_line).find(|text| !text.trim().is_empty()).unwrap_or_default();
+    let block = before.split_whitespace().last().and_then(|word| word.chars().next());
+    let first = of_line(*line).and_then(|text| text.chars().nth(column.saturating_sub(1)));
+    let (line, column) = match (block, first) {
+        // The place of a block is its first line, and its lines are those of the expression.
+        (Some('|'), _) if expression.contains('\n') => (line + error.line - 1, column + error.column - 1),
+        (_, Some('\'' | '"')) if error.line == 1 => (*line, column + error.column),
+        _ if error.line == 1 => (*line, column + error.column - 1),
+        _ => return origin.clone(),
+    };
+    // The end of the text is one behind its last character.
+    if column > of_line(line).map_or(0, |text| text.chars().count() + 1) {
+        return origin.clone();
     }
+    Origin::File { file: Arc::clone(file), line, column }
 }

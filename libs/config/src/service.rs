@@ -49,12 +49,7 @@ pub struct HttpSection {
 
 impl Default for HttpSection {
     fn default() -> Self {
-        Self {
-            listen: "127.0.0.1:8080".into(),
-            connections_max: 20_000,
-            watchers_max: 10_000,
-            body_bytes_max: 4 << 20,
-        }
+        Self { listen: "127.0.0.1:8080".into(), connections_max: 20_000, watchers_max: 10_000, body_bytes_max: 4 << 20 }
     }
 }
 

@@ -82,11 +82,8 @@ impl Tree {
     /// Parses a file. Places are inside `text`, whose first line has the number `first_line`.
     pub(crate) fn parse(file: &str, text: &str, first_line: usize) -> Result<Self, Problem> {
         let file: Arc<str> = file.into();
-        let at = |line: usize, column: usize| Origin::File {
-            file: Arc::clone(&file),
-            line: line + first_line - 1,
-            column,
-        };
+        let at =
+            |line: usize, column: usize| Origin::File { file: Arc::clone(&file), line: line + first_line - 1, column };
         if text.len() > FILE_BYTES_MAX {
             return Err(Problem::new(&at(1, 1), format!("the file is larger than {FILE_BYTES_MAX} bytes")));
         }
@@ -131,9 +128,11 @@ impl Tree {
                     entry.value.origin_of(rest)
                 }
             }),
-            Value::List(items) => {
-                first.parse::<usize>().ok().and_then(|at| items.get(at)).map_or(&self.origin, |item| item.origin_of(rest))
-            }
+            Value::List(items) => first
+                .parse::<usize>()
+                .ok()
+                .and_then(|at| items.get(at))
+                .map_or(&self.origin, |item| item.origin_of(rest)),
             _ => &self.origin,
         }
     }
@@ -147,9 +146,9 @@ impl Tree {
             Value::Float(value) => (*value).into(),
             Value::Text(value) => value.as_str().into(),
             Value::List(items) => items.iter().map(Self::to_json).collect(),
-            Value::Map(entries) => {
-                serde_json::Value::Object(entries.iter().map(|entry| (entry.key.clone(), entry.value.to_json())).collect())
-            }
+            Value::Map(entries) => serde_json::Value::Object(
+                entries.iter().map(|entry| (entry.key.clone(), entry.value.to_json())).collect(),
+            ),
         }
     }
 

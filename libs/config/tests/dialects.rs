@@ -84,7 +84,11 @@ const SENT: &[(&str, &str, &str)] = &[
     ("process_open_fds", "", "files_open"),
     // semconv by way of Prometheus.
     ("system_cpu_time_seconds_total", "cpu_mode=idle", "cpu_time_idle cpu_time_total"),
-    ("http_server_request_duration_seconds", "http_response_status_code=502", "http_errors http_latency_p95 http_requests"),
+    (
+        "http_server_request_duration_seconds",
+        "http_response_status_code=502",
+        "http_errors http_latency_p95 http_requests",
+    ),
     ("system_network_dropped_total", "device=eth0", "network_drops"),
 ];
 
@@ -127,13 +131,16 @@ fn what_senders_send_is_read() {
     // Inputs that no line above feeds are of senders that were never recorded; a new one must be added here on purpose.
     let unread: Vec<&str> =
         policy.inputs.iter().map(|input| input.name.as_str()).filter(|name| !read.contains(*name)).collect();
-    assert_eq!(unread, [
-        "cpu_busy_ratio",
-        "cpu_count",
-        "cpu_wait_ratio",
-        "files_open_limit",
-        "filesystem_size",
-        "heap_limit",
-        "http_active"
-    ]);
+    assert_eq!(
+        unread,
+        [
+            "cpu_busy_ratio",
+            "cpu_count",
+            "cpu_wait_ratio",
+            "files_open_limit",
+            "filesystem_size",
+            "heap_limit",
+            "http_active"
+        ]
+    );
 }

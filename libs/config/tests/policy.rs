@@ -21,12 +21,10 @@ fn the_default_policy_is_what_the_design_says() {
     assert_eq!(policy.classes, ["urgent", "customerExpectation", "internalMaintenance", "discretionary"]);
     let [rule] = policy.rules.as_slice() else { panic!("{:?}", policy.rules) };
     assert_eq!(rule.mode, Mode::Observe);
-    assert_eq!(rule.classes.iter().map(|class| class.set_point).collect::<Vec<_>>(), [
-        None,
-        Some(1.2),
-        Some(0.9),
-        Some(0.7)
-    ]);
+    assert_eq!(
+        rule.classes.iter().map(|class| class.set_point).collect::<Vec<_>>(),
+        [None, Some(1.2), Some(0.9), Some(0.7)]
+    );
     let signal = |name: &str| policy.signals.iter().find(|signal| signal.name == name).unwrap();
     assert!(!signal("filesystem_full").throttle && signal("disk_await").throttle);
     assert_eq!(signal("disk_await").reason, "disk_latency_high");
@@ -51,11 +49,10 @@ fn a_short_policy_changes_what_it_names() {
     assert_eq!(policy.signals.last().unwrap().name, "queue_age");
     assert_eq!(policy.classes, ["urgent", "customerExpectation", "discretionary"]);
     let rule = &policy.rules[0];
-    assert_eq!((rule.mode, rule.classes[2].set_point, rule.classes[2].floor), (
-        Mode::Enforce { percent: 25.0 },
-        Some(0.6),
-        0.0
-    ));
+    assert_eq!(
+        (rule.mode, rule.classes[2].set_point, rule.classes[2].floor),
+        (Mode::Enforce { percent: 25.0 }, Some(0.6), 0.0)
+    );
     // `off` is a word here, not a truth value.
     assert_eq!(load("mode: off").rules[0].mode, Mode::Off);
 }
@@ -68,7 +65,9 @@ fn a_text_stands_for_itself() {
     assert_eq!(policy.hash.len(), 8);
     assert_ne!(policy.hash, load("mode: off").hash);
     // A later version, whose default policy says something else, reads the same policy from the text.
-    let later = policy.text.replace("over: 0.85\n    critical: 0.98\n    peers: {floor: 0.02}", "over: 0.8\n    critical: 0.98");
+    let later = policy
+        .text
+        .replace("over: 0.85\n    critical: 0.98\n    peers: {floor: 0.02}", "over: 0.8\n    critical: 0.98");
     assert_ne!(later, &*policy.text);
     assert_eq!(thresholds(&load(&later), "default", "cpu_busy").over, 0.8);
 }
@@ -85,9 +84,10 @@ fn the_most_specific_rule_comes_first() {
     let names: Vec<&str> = policy.rules.iter().map(|rule| rule.name.as_str()).collect();
     assert_eq!(names, ["critical", "databases", "one", "europe", "default"]);
     let at = |cell: &str, pool: &str| names[policy.rule_of(cell, pool, |_| None)];
-    assert_eq!((at("eu-1", "db-3"), at("eu-1", "web"), at("eu-2", "web"), at("us-1", "db-1")), (
-        "databases", "one", "europe", "default"
-    ));
+    assert_eq!(
+        (at("eu-1", "db-3"), at("eu-1", "web"), at("eu-2", "web"), at("us-1", "db-1")),
+        ("databases", "one", "europe", "default")
+    );
     assert_eq!(thresholds(&policy, "databases", "disk_await").over, 0.02);
     assert_eq!(thresholds(&policy, "databases", "disk_await").critical, 0.1);
     assert_eq!(policy.rules[1].nominals, [None, None, None, Some(200.0)]);
@@ -103,9 +103,16 @@ fn a_reload_keeps_what_it_does_not_name() {
         let signals: Vec<(&str, &str)> =
             policy.signals.iter().map(|signal| (signal.name.as_str(), signal.expression.as_str())).collect();
         let program = headroom_expr::compile(&inputs, &signals).unwrap();
-        signals.iter().enumerate().map(|(at, (name, _))| ((*name).to_owned(), program.signal_hash(at))).collect::<Vec<_>>()
+        signals
+            .iter()
+            .enumerate()
+            .map(|(at, (name, _))| ((*name).to_owned(), program.signal_hash(at)))
+            .collect::<Vec<_>>()
     };
-    let (before, after) = (hashes(""), hashes("signals: {cpu_busy: {over: 0.9}, page_faults: null, swap_in: {expression: pages_swapped_in * 2}}"));
+    let (before, after) = (
+        hashes(""),
+        hashes("signals: {cpu_busy: {over: 0.9}, page_faults: null, swap_in: {expression: pages_swapped_in * 2}}"),
+    );
     let kept = before.iter().filter(|of| after.contains(of)).count();
     assert_eq!((before.len(), kept), (after.len() + 1, before.len() - 2));
 }
@@ -132,6 +139,10 @@ fn what_is_refused_says_where_and_what_was_meant() {
         (
             "signals:\n  cpu_steal:\n    expression: |\n      cpu_time_steal\n        / cpu_time_totl\n",
             "p.yaml:5:11: signal `cpu_steal`: unknown column `cpu_time_totl`; did you mean `cpu_time_total`?\n  5 |         / cpu_time_totl\n    |           ^",
+        ),
+        (
+            "signals:\n  cpu_steal:\n    expression: >-\n      coalesce(cpu_time_steal,\n      cpu_time_totl)\n",
+            "p.yaml:4:7: signal `cpu_steal`: unknown column `cpu_time_totl`; did you mean `cpu_time_total`?\n  4 |       coalesce(cpu_time_steal,\n    |       ^",
         ),
         (
             "signals: {x: {family: cpu, expression: '1', under: 1, over: 2}}",

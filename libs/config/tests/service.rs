@@ -68,12 +68,7 @@ fn flags_win_over_the_environment_over_the_file_over_defaults() {
 #[test]
 fn what_is_refused_says_where_and_what_was_meant() {
     for (file, env, flags, expected) in [
-        (
-            "oltp: {}\n",
-            vec![],
-            vec![],
-            "h.yaml:1:1: unknown key `oltp`; did you mean `otlp`?\n  1 | oltp: {}\n    | ^",
-        ),
+        ("oltp: {}\n", vec![], vec![], "h.yaml:1:1: unknown key `oltp`; did you mean `otlp`?\n  1 | oltp: {}\n    | ^"),
         (
             "http:\n  listen: 80\n  connections_max: many\n",
             vec![],

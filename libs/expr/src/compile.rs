@@ -257,7 +257,12 @@ impl Scope for Compiler<'_> {
         self.names.iter().filter(|(_, name)| **name != Name::Later).map(|(name, _)| name.as_str()).collect()
     }
 
-    fn add_ewma(&mut self, of: Expr, reads: BTreeMap<usize, String>, half_life_seconds: f64) -> Result<EwmaColumn, String> {
+    fn add_ewma(
+        &mut self,
+        of: Expr,
+        reads: BTreeMap<usize, String>,
+        half_life_seconds: f64,
+    ) -> Result<EwmaColumn, String> {
         if self.ewma_calls >= EWMA_CALLS_MAX {
             return Err(format!("there are more than {EWMA_CALLS_MAX} calls of `ewma`"));
         }

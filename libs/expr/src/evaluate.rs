@@ -46,8 +46,7 @@ impl Program {
         if slots.is_some_and(|slots| slots.len() != rows) {
             return Err(EvaluateError("there is not one slot for each row".into()));
         }
-        let slot_count =
-            slots.map_or(rows, |slots| slots.iter().max().map_or(0, |greatest| *greatest as usize + 1));
+        let slot_count = slots.map_or(rows, |slots| slots.iter().max().map_or(0, |greatest| *greatest as usize + 1));
         let mut outputs: Vec<Output> = (0..self.signal_count()).map(|_| Output::with_capacity(rows)).collect();
         let mut columns: Vec<ArrayRef> = Vec::with_capacity(self.column_count);
         for from in (0..rows).step_by(ROWS_PER_STEP) {

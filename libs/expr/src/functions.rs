@@ -81,7 +81,9 @@ pub(crate) fn why_absent(name: &str) -> Option<&'static str> {
         "quantile" | "percentile" | "p50" | "p95" | "p99" => {
             Some("a quantile needs the histogram: give the input `function: {quantile: 0.95}`")
         }
-        "rate" | "increase" | "delta" | "last" => Some("rates are made where counters are seen: give the input a `function`"),
+        "rate" | "increase" | "delta" | "last" => {
+            Some("rates are made where counters are seen: give the input a `function`")
+        }
         "now" | "current_timestamp" | "current_date" | "random" | "rand" | "uuid" => {
             Some("the same samples must give the same answer, so there is no clock and no chance")
         }

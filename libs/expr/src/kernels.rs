@@ -145,8 +145,9 @@ pub(crate) fn finite(result: ColumnarValue) -> Result<ColumnarValue> {
 
 /// Folds all arguments of a row that are there and finite; null where none is.
 pub(crate) fn fold(args: &[Arg], rows: usize, f: impl Fn(f64, f64) -> f64) -> ColumnarValue {
-    let of_row =
-        |row: usize| args.iter().filter_map(|arg| arg.get(row)).fold(None, |so_far, x| Some(so_far.map_or(x, |y| f(y, x))));
+    let of_row = |row: usize| {
+        args.iter().filter_map(|arg| arg.get(row)).fold(None, |so_far, x| Some(so_far.map_or(x, |y| f(y, x))))
+    };
     if args.iter().all(|arg| matches!(arg, Arg::Constant(_))) {
         return constant(of_row(0));
     }

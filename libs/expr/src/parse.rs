@@ -47,7 +47,7 @@ pub(crate) fn parse(text: &str) -> Result<Expr, Complaint> {
     if text.len() > EXPRESSION_BYTES_MAX {
         return Err(Complaint::at_location(
             start,
-            format!("the expression is longer than {EXPRESSION_BYTES_MAX} bytes")
+            format!("the expression is longer than {EXPRESSION_BYTES_MAX} bytes"),
         )
         .suggesting(Some("name a part of it as a signal of its own".into())));
     }

@@ -53,7 +53,12 @@ pub(crate) trait Scope {
     /// Every name that has one, in a fixed order.
     fn names(&self) -> Vec<&str>;
     /// Adds a call of `ewma` whose argument is `of`, reading `reads`.
-    fn add_ewma(&mut self, of: Expr, reads: BTreeMap<usize, String>, half_life_seconds: f64) -> Result<EwmaColumn, String>;
+    fn add_ewma(
+        &mut self,
+        of: Expr,
+        reads: BTreeMap<usize, String>,
+        half_life_seconds: f64,
+    ) -> Result<EwmaColumn, String>;
 }
 
 /// A translated expression and the columns it reads.
@@ -195,13 +200,16 @@ impl Translator<'_> {
                 number(call(Function::Floor, vec![self.number(expr)?]))
             }
             Sql::Function(of) => self.function(sql, of),
-            Sql::CompoundIdentifier(parts) => Err(Complaint::at(sql, format!("there are no tables, so `{sql}` is no name"))
-                .suggesting(parts.last().and_then(|last| self.near_name(&last.value)))),
+            Sql::CompoundIdentifier(parts) => {
+                Err(Complaint::at(sql, format!("there are no tables, so `{sql}` is no name"))
+                    .suggesting(parts.last().and_then(|last| self.near_name(&last.value))))
+            }
             Sql::Subquery(_) | Sql::Exists { .. } | Sql::InSubquery { .. } => {
                 Err(Complaint::at(sql, "an expression sees one server; it cannot hold a query"))
             }
-            other => Err(Complaint::at(other, format!("`{other}` is not part of the expression language"))
-                .suggesting(Some("numbers, inputs, signals, + - * / %, comparisons, AND OR NOT, CASE and functions are".into()))),
+            other => Err(Complaint::at(other, format!("`{other}` is not part of the expression language")).suggesting(
+                Some("numbers, inputs, signals, + - * / %, comparisons, AND OR NOT, CASE and functions are".into()),
+            )),
         }
     }
 
@@ -221,9 +229,8 @@ impl Translator<'_> {
             BinaryOperator::And => (Operator::And, Kind::Truth, Kind::Truth),
             BinaryOperator::Or => (Operator::Or, Kind::Truth, Kind::Truth),
             other => {
-                return Err(Complaint::at(sql, format!("there is no operator `{other}`")).suggesting(
-                    (*other == BinaryOperator::BitwiseXor).then(|| "write power(x, y)".into()),
-                ));
+                return Err(Complaint::at(sql, format!("there is no operator `{other}`"))
+                    .suggesting((*other == BinaryOperator::BitwiseXor).then(|| "write power(x, y)".into())));
             }
         };
         let (left, right) = match operands {
@@ -265,9 +272,9 @@ impl Translator<'_> {
         let complain = |message: String| Complaint::at_location(ident.span.start, message);
         let known = by_name(&name);
         if known.is_none() && name != "ewma" {
-            let suggestion = why_absent(&name).map(String::from).or_else(|| {
-                nearest(&name, function_names()).map(|near| format!("did you mean `{near}`?"))
-            });
+            let suggestion = why_absent(&name)
+                .map(String::from)
+                .or_else(|| nearest(&name, function_names()).map(|near| format!("did you mean `{near}`?")));
             return Err(complain(format!("unknown function `{}`", ident.value)).suggesting(suggestion));
         }
         let plain = of.over.is_none()

@@ -91,23 +91,41 @@ fn what_is_refused_says_where_and_what_instead() {
         ("a + 'x'", "s:1:5: `'x'` is not a number"),
         ("rmap(a, 0, 1)", "s:1:1: unknown function `rmap`; did you mean `ramp`?"),
         ("1 + ramp(a, 0)", "s:1:5: `ramp` does not take 2 arguments; write ramp(x, low, high)"),
-        ("sum(a)", "s:1:1: unknown function `sum`; an expression sees one server; fold sub-series in `inputs`, and use greatest or least over columns"),
-        ("quantile(a, 0.5)", "s:1:1: unknown function `quantile`; a quantile needs the histogram: give the input `function: {quantile: 0.95}`"),
-        ("a * random()", "s:1:5: unknown function `random`; the same samples must give the same answer, so there is no clock and no chance"),
+        (
+            "sum(a)",
+            "s:1:1: unknown function `sum`; an expression sees one server; fold sub-series in `inputs`, and use greatest or least over columns",
+        ),
+        (
+            "quantile(a, 0.5)",
+            "s:1:1: unknown function `quantile`; a quantile needs the histogram: give the input `function: {quantile: 0.95}`",
+        ),
+        (
+            "a * random()",
+            "s:1:5: unknown function `random`; the same samples must give the same answer, so there is no clock and no chance",
+        ),
         ("abs(a) OVER (ORDER BY a)", "s:1:1: `abs` takes nothing but plain arguments here"),
         ("abs(DISTINCT a)", "s:1:1: `abs` takes nothing but plain arguments here"),
         ("greatest(*)", "s:1:1: the arguments of `greatest` must be plain expressions"),
         ("(SELECT 1)", "s:1:2: an expression sees one server; it cannot hold a query"),
         ("a IN (SELECT 1)", "s:1:1: an expression sees one server; it cannot hold a query"),
-        ("CAST(a AS TEXT)", "s:1:6: `CAST(a AS TEXT)` is not part of the expression language; numbers, inputs, signals, + - * / %, comparisons, AND OR NOT, CASE and functions are"),
+        (
+            "CAST(a AS TEXT)",
+            "s:1:6: `CAST(a AS TEXT)` is not part of the expression language; numbers, inputs, signals, + - * / %, comparisons, AND OR NOT, CASE and functions are",
+        ),
         ("a ^ 2", "s:1:1: there is no operator `^`; write power(x, y)"),
         ("a + (a > 1)", "s:1:6: a number is needed here, not a truth value; write CASE WHEN … THEN 1 ELSE 0 END"),
         ("a AND TRUE", "s:1:1: a truth value is needed here, not a number; compare it, such as `x > 0`"),
         ("t.cpu_busi", "s:1:1: there are no tables, so `t.cpu_busi` is no name; did you mean `cpu_busy`?"),
         ("later + 1", "s:1:1: signal `later` is not defined yet here; a signal reads inputs and the signals above it"),
         ("s + 1", "s:1:1: signal `s` is not defined yet here; a signal reads inputs and the signals above it"),
-        ("ewma(a, b)", "s:1:9: the half-life of `ewma` must be a constant of at least 1 second; write ewma(x, half_life_seconds), such as ewma(x, 60)"),
-        ("ewma(a, 0.3)", "s:1:9: the half-life of `ewma` must be a constant of at least 1 second; write ewma(x, half_life_seconds), such as ewma(x, 60)"),
+        (
+            "ewma(a, b)",
+            "s:1:9: the half-life of `ewma` must be a constant of at least 1 second; write ewma(x, half_life_seconds), such as ewma(x, 60)",
+        ),
+        (
+            "ewma(a, 0.3)",
+            "s:1:9: the half-life of `ewma` must be a constant of at least 1 second; write ewma(x, half_life_seconds), such as ewma(x, 60)",
+        ),
         ("1e999", "s:1:1: `1e999` is not a finite number"),
     ] {
         let errors = compile(&["a", "b", "cpu_busy"], &[("s", expression), ("later", "a")]).unwrap_err();
@@ -153,12 +171,10 @@ fn signals_read_signals_and_know_their_inputs() {
         &[("x", "a / b"), ("y", "ewma(x + c, 30)"), ("z", "greatest(y, 1)"), ("constant", "4")],
     )
     .unwrap();
-    assert_eq!((0..4).map(|signal| program.dependencies(signal).to_vec()).collect::<Vec<_>>(), [
-        vec![0, 1],
-        vec![0, 1, 2],
-        vec![0, 1, 2],
-        vec![]
-    ]);
+    assert_eq!(
+        (0..4).map(|signal| program.dependencies(signal).to_vec()).collect::<Vec<_>>(),
+        [vec![0, 1], vec![0, 1, 2], vec![0, 1, 2], vec![]]
+    );
     let inputs = batch(&[("a", vec![Some(4.0)]), ("b", vec![Some(2.0)]), ("c", vec![Some(1.0)])]);
     let result = run(&program, &inputs);
     assert_eq!((0..4).map(|signal| rows(&result, signal)[0]).collect::<Vec<_>>(), [2.0, 3.0, 3.0, 4.0].map(Some));
@@ -246,7 +262,10 @@ fn many_rows_give_what_few_rows_give() {
 #[test]
 fn a_score_reads_signals_and_pressures() {
     let columns = score_columns(&["cpu", "disk"]);
-    assert_eq!(columns, ["cpu", "disk", "cpu_pressure", "disk_pressure", "load_pressure", "fault_pressure", "pressure"]);
+    assert_eq!(
+        columns,
+        ["cpu", "disk", "cpu_pressure", "disk_pressure", "load_pressure", "fault_pressure", "pressure"]
+    );
     let program = compile_score(&["cpu", "disk"], "1 - clamp01(greatest(cpu_pressure, load_pressure) / 2)").unwrap();
     assert_eq!(program.dependencies(0), [2, 4]);
     let errors = compile_score(&["cpu"], "preasure").unwrap_err();
@@ -277,8 +296,38 @@ mod any_text {
     /// Words of the language, so that some of what comes out is an expression.
     fn word() -> impl Strategy<Value = &'static str> {
         prop::sample::select(vec![
-            "a", "b", "1", "0", ".5", "-", "+", "*", "/", "%", "(", ")", ",", "ramp(", "ewma(", "coalesce(", "power(",
-            "ln(", "CASE", "WHEN", "THEN", "ELSE", "END", "AND", "NOT", "IS", "NULL", ">", "=", "BETWEEN", "IN", "'x'",
+            "a",
+            "b",
+            "1",
+            "0",
+            ".5",
+            "-",
+            "+",
+            "*",
+            "/",
+            "%",
+            "(",
+            ")",
+            ",",
+            "ramp(",
+            "ewma(",
+            "coalesce(",
+            "power(",
+            "ln(",
+            "CASE",
+            "WHEN",
+            "THEN",
+            "ELSE",
+            "END",
+            "AND",
+            "NOT",
+            "IS",
+            "NULL",
+            ">",
+            "=",
+            "BETWEEN",
+            "IN",
+            "'x'",
         ])
     }
 
