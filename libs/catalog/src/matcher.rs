@@ -223,7 +223,10 @@ mod tests {
         }
     }
 
-    fn input(name: &str, sources: &[(&[&str], &[(&[&str], &[&str], bool)])]) -> InputSpec {
+    /// Keys, patterns, and whether none of them may match.
+    type Condition<'a> = (&'a [&'a str], &'a [&'a str], bool);
+
+    fn input(name: &str, sources: &[(&[&str], &[Condition<'_>])]) -> InputSpec {
         let texts = |of: &[&str]| of.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
         InputSpec {
             name: name.into(),

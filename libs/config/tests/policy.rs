@@ -1,4 +1,5 @@
 //! Policy files: what a short one means, what is refused and in which words, and that a text stands for itself.
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 use headroom_catalog::DEFAULT_POLICY;
 use headroom_config::{load_policy, policy_schema};

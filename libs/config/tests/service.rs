@@ -1,4 +1,5 @@
 //! The service's configuration: who wins, who said what, and what is refused in which words.
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 use headroom_config::{Config, Durability, Flag, LoadArgs, Loaded, Origin, TimeMode, config_schema};
 

@@ -1,4 +1,5 @@
 //! What expressions mean, what is refused and in which words, and what is remembered between ticks.
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 use std::sync::Arc;
 
