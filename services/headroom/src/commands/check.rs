@@ -31,8 +31,7 @@ fn in_force(args: &CheckArgs) -> Vec<Result<String, String>> {
     let mut outcomes = vec![Ok("the configuration is valid".to_owned())];
     outcomes.push(match &loaded.config.policy.file {
         Some(path) => configuration::read(Path::new(path)).and_then(|text| policy(path, &text)),
-        // An empty policy extends the default one and changes nothing.
-        None => policy("the default policy", ""),
+        None => policy("the default policy", headroom_catalog::DEFAULT_POLICY),
     });
     outcomes
 }
