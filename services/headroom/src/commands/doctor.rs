@@ -14,7 +14,7 @@ use crate::output::print;
 /// How far the service may be ahead of this machine's clock, in seconds.
 const CLOCK_SKEW_SECONDS_MAX: i64 = 5;
 
-/// Lines of one kind that are printed; `GET /v1/inputs` has them all.
+/// Metrics and inputs of one kind that are named; `GET /v1/inputs` has them all.
 const LINES_MAX: usize = 10;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -183,8 +183,14 @@ fn unread(inputs: &Value, findings: &mut Findings) {
             ),
         );
     }
-    for input in inputs["unfed"].as_array().into_iter().flatten().take(LINES_MAX) {
-        findings.say(Verdict::Ok, &format!("nothing feeds the input {} (its signals are absent)", text(input)));
+    let unfed: Vec<String> = inputs["unfed"].as_array().into_iter().flatten().map(text).collect();
+    if !unfed.is_empty() {
+        let named = unfed.iter().take(LINES_MAX).map(String::as_str).collect::<Vec<_>>().join(", ");
+        let more = if unfed.len() > LINES_MAX { ", …" } else { "" };
+        findings.say(
+            Verdict::Ok,
+            &format!("{} inputs are fed by nothing, and signals of them alone are absent: {named}{more}", unfed.len()),
+        );
     }
 }
 

@@ -134,7 +134,7 @@ pub(crate) fn text(value: &Value) -> String {
 pub(crate) fn number(value: &Value) -> String {
     match value.as_f64() {
         None => "-".to_owned(),
-        Some(number) if number == 0.0 => "0".to_owned(),
+        Some(0.0) => "0".to_owned(),
         Some(number) if number.abs() >= 1000.0 => format!("{number:.0}"),
         Some(number) if number.abs() >= 1.0 => format!("{number:.2}"),
         Some(number) => format!("{number:.3}"),
