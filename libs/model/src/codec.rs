@@ -26,6 +26,9 @@ impl std::fmt::Display for DecodeError {
 
 impl std::error::Error for DecodeError {}
 
+/// Two texts, mostly the key and value of an attribute.
+pub type Pair = (Arc<str>, Arc<str>);
+
 /// Appends values to a byte vector.
 #[derive(Debug, Default)]
 pub struct Encoder {
@@ -206,7 +209,7 @@ impl<'a> Decoder<'a> {
     ///
     /// # Errors
     /// As [`Self::get_str`].
-    pub fn get_pairs(&mut self) -> Result<Vec<(Arc<str>, Arc<str>)>, DecodeError> {
+    pub fn get_pairs(&mut self) -> Result<Vec<Pair>, DecodeError> {
         let length = self.get_length(8, "list of pairs")?;
         (0..length).map(|_| Ok((Arc::from(self.get_str()?), Arc::from(self.get_str()?)))).collect()
     }

@@ -51,7 +51,7 @@ impl ExpHistogram {
 
     /// Adds `count` observations in the bucket `index` of `scale`.
     pub fn add_bucket(&mut self, scale: i32, index: i32, count: f64) {
-        if !(count > 0.0) {
+        if count.is_nan() || count <= 0.0 {
             return;
         }
         let index = if scale > self.scale {
@@ -88,7 +88,7 @@ impl ExpHistogram {
     /// Adds `count` observations spread over `(low, high]`, evenly in the logarithm. A range that begins at or below
     /// zero counts at its upper end's half, an unbounded one at its lower end: what explicit buckets can tell.
     pub fn add_range(&mut self, low: f64, high: f64, count: f64) {
-        if !(count > 0.0) {
+        if count.is_nan() || count <= 0.0 {
             return;
         }
         if high <= 0.0 {
@@ -134,7 +134,7 @@ impl ExpHistogram {
     /// `None` without observations.
     pub fn quantile(&self, q: f64) -> Option<f64> {
         let total = self.count();
-        if !(total > 0.0) {
+        if total.is_nan() || total <= 0.0 {
             return None;
         }
         let rank = q.clamp(0.0, 1.0) * total;

@@ -156,7 +156,6 @@ impl App {
         let stop_api = CancellationToken::new();
         let commands = LogCommands::new(CommandsOptions {
             log: log.clone(),
-            read_model: read_model.clone(),
             status: status.clone(),
             clock: event_time.then(|| clock.clone()),
             policy: policy.clone(),

@@ -18,6 +18,9 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes of an answer.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 
+/// What almost all bodies are.
+const JSON: &str = "application/json";
+
 /// Why there is no answer: what to print, and with which code to end.
 #[derive(Debug)]
 pub(crate) struct ClientError {
@@ -47,14 +50,24 @@ impl Client {
         self.call(Method::POST, path, Bytes::from(body.to_string())).await
     }
 
+    /// Posts a body as it is; an answer that is no success is an error.
+    pub(crate) async fn post_bytes(&self, path: &str, content_type: &str, body: Bytes) -> Result<(), ClientError> {
+        let (status, bytes) = self.send(Method::POST, path, content_type, body).await?;
+        if status.is_success() {
+            return Ok(());
+        }
+        let message = format!("{}{path} answered {status}: {}", self.base, String::from_utf8_lossy(&bytes));
+        Err(ClientError { message, exit: exit::FAILED })
+    }
+
     /// The status and body of a GET, whatever they are.
     pub(crate) async fn get_raw(&self, path: &str) -> Result<(StatusCode, String), ClientError> {
-        let (status, bytes) = self.send(Method::GET, path, Bytes::new()).await?;
+        let (status, bytes) = self.send(Method::GET, path, JSON, Bytes::new()).await?;
         Ok((status, String::from_utf8_lossy(&bytes).into_owned()))
     }
 
     async fn call(&self, method: Method, path: &str, body: Bytes) -> Result<Value, ClientError> {
-        let (status, bytes) = self.send(method, path, body).await?;
+        let (status, bytes) = self.send(method, path, JSON, body).await?;
         let answer = serde_json::from_slice::<Value>(&bytes);
         if !status.is_success() {
             let detail = answer.ok().and_then(|problem| problem["detail"].as_str().map(str::to_owned));
@@ -70,12 +83,18 @@ impl Client {
         })
     }
 
-    async fn send(&self, method: Method, path: &str, body: Bytes) -> Result<(StatusCode, Bytes), ClientError> {
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        content_type: &str,
+        body: Bytes,
+    ) -> Result<(StatusCode, Bytes), ClientError> {
         let failed = |message: String| ClientError { message, exit: exit::UNREACHABLE };
         let request = Request::builder()
             .method(method)
             .uri(format!("{}{path}", self.base))
-            .header(http::header::CONTENT_TYPE, "application/json")
+            .header(http::header::CONTENT_TYPE, content_type)
             .body(Full::new(body))
             .map_err(|error| failed(format!("{} is no address of a service: {error}", self.base)))?;
         let exchange = async {
