@@ -10,9 +10,7 @@ use headroom_catalog::Matcher;
 use headroom_config::{ConfigErrors, Origin, load_policy};
 use headroom_log::{AppendError, SampleLog};
 use headroom_model::hash::partition_of;
-use headroom_model::policy::Mode;
 use headroom_model::{LogRecord, Policy, Timestamp};
-use headroom_read_model::ReadModel;
 use headroom_wire::ProblemItem;
 use headroom_wire::operate::{InputsReport, PolicySummary, SeenMetric};
 
@@ -23,8 +21,6 @@ pub type Policies = Arc<ArcSwap<Policy>>;
 pub struct CommandsOptions {
     /// Where records go.
     pub log: Arc<dyn SampleLog>,
-    /// What readers see; the kill switch acts there at once.
-    pub read_model: Arc<ReadModel>,
     /// The engines of this process.
     pub status: Arc<Status>,
     /// The clock, in event time.
@@ -72,12 +68,6 @@ fn refusal(error: AppendError) -> CommandError {
 impl Commands for LogCommands {
     fn set_mode(&self, command: SetMode) -> BoxFuture<'_, Result<(), CommandError>> {
         Box::pin(async move {
-            // The switch that opens everything must work when no engine and no disk does, so readers obey it before
-            // it is a record. Every other mode waits for its record: closing must not outrun what is known.
-            let opens = command.mode == Some(Mode::Off);
-            if opens {
-                self.0.read_model.kill(command.cell.as_deref(), true);
-            }
             let SetMode { cell, mode, owner, reason } = command;
             tracing::warn!(
                 cell = cell.as_deref().unwrap_or("all"),
@@ -87,11 +77,7 @@ impl Commands for LogCommands {
                 "an operator set the mode"
             );
             let record = LogRecord::Mode { cell: cell.clone(), mode, owner, reason };
-            self.append(cell.as_deref(), record).await?;
-            if !opens {
-                self.0.read_model.kill(cell.as_deref(), false);
-            }
-            Ok(())
+            self.append(cell.as_deref(), record).await
         })
     }
 

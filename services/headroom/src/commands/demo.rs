@@ -29,13 +29,13 @@ const STEP_SECONDS: i64 = 10;
 const SERVERS_PER_REQUEST: usize = 50;
 
 /// When the incidents begin and end, event seconds after the start. Before them the service learns what is usual.
-const HOT: (i64, i64) = (90, 330);
-const FAILING: (i64, i64) = (110, 350);
-const BURST: (i64, i64) = (130, 280);
+const HOT: (i64, i64) = (90, 270);
+const FAILING: (i64, i64) = (100, 290);
+const BURST: (i64, i64) = (130, 230);
 
 /// The pool that the burst hits, and how much more work than usual it brings.
 const BURST_POOL: usize = 3;
-const BURST_FACTOR: f64 = 6.0;
+const BURST_FACTOR: f64 = 4.0;
 
 /// The shipped policy, enforcing.
 const POLICY: &str = "# The shipped policy, with one change: decisions bind.\nmode: enforce\n";
@@ -327,16 +327,17 @@ fn is_throttled(server: &Value) -> bool {
     })
 }
 
-/// State, score and first reason of a server in a few words.
+/// State, score and reasons of a server in a few words.
 fn why(server: &Value) -> String {
-    let reason = &server["reasons"][0];
-    format!(
-        "{}, score {}, because of {} = {} {} (threshold {})",
-        text(&server["loadState"]),
-        number(&server["healthScore"]),
-        text(&reason["signal"]),
-        number(&reason["value"]),
-        text(&reason["unit"]),
-        number(&reason["threshold"]),
-    )
+    let reasons: Vec<String> = server["reasons"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|reason| {
+            let (value, threshold) = (number(&reason["value"]), number(&reason["threshold"]));
+            format!("{} {value} (threshold {threshold})", text(&reason["code"]))
+        })
+        .collect();
+    let (state, score) = (text(&server["loadState"]), number(&server["healthScore"]));
+    format!("{state}, score {score}, because of {}", reasons.join(", "))
 }
