@@ -3,15 +3,15 @@
 use std::sync::Arc;
 
 use arrow_array::{Array, ArrayRef, Float64Array, RecordBatch, RecordBatchOptions, new_null_array};
-use arrow_buffer::{BooleanBufferBuilder, NullBuffer};
+use arrow_buffer::{BooleanBuffer, BooleanBufferBuilder, NullBuffer};
 use arrow_schema::DataType;
 
 use crate::compile::{Operation, Program};
 use crate::error::EvaluateError;
 use crate::state::ExprState;
 
-/// Rows evaluated at a time: 128 KiB a column, so that what a signal's expression makes in between stays in the cache.
-const ROWS_PER_STEP: usize = 16 * 1024;
+/// Rows evaluated at a time: 64 KiB a column, so that what a signal's expression makes in between stays in the cache.
+const ROWS_PER_STEP: usize = 8 * 1024;
 
 impl Program {
     /// Computes every signal for every row.
@@ -76,12 +76,19 @@ impl Program {
                 let Some(floats) = result.as_any().downcast_ref::<Float64Array>() else {
                     return Err(EvaluateError(format!("a step gave {}", result.data_type())));
                 };
-                let finite = finite(floats);
-                if let Some(output) = step.output.and_then(|signal| outputs.get_mut(signal)) {
-                    output.append(&finite);
-                }
-                // A column nobody reads keeps its place and nothing more.
-                columns.push(if step.is_read { Arc::new(finite) } else { Arc::new(Float64Array::new_null(0)) });
+                let output = step.output.and_then(|signal| outputs.get_mut(signal));
+                columns.push(match output {
+                    Some(output) => {
+                        output.append(floats);
+                        // A column nobody reads keeps its place and nothing more.
+                        if step.is_read { Arc::new(output.tail(length)) } else { Arc::new(Float64Array::new_null(0)) }
+                    }
+                    None => {
+                        let mut hidden = Output::with_capacity(length);
+                        hidden.append(floats);
+                        hidden.finish()
+                    }
+                });
             }
         }
         let options = RecordBatchOptions::new().with_row_count(Some(rows));
@@ -102,30 +109,18 @@ fn smooth(of: &ArrayRef, share: f64, memory: &mut [f64], slots: Option<&[u32]>, 
     let Some(of) = of.as_any().downcast_ref::<Float64Array>() else {
         return new_null_array(&DataType::Float64, of.len());
     };
-    let result = of.iter().enumerate().map(|(row, value)| {
+    let mut smoothed = Vec::with_capacity(of.len());
+    for (row, value) in of.values().iter().enumerate() {
         let slot = slots.map_or(from + row, |slots| slots[row] as usize);
-        let value = value?;
-        let held = memory.get_mut(slot)?;
-        *held = if held.is_nan() { value } else { *held + share * (value - *held) };
-        Some(*held)
-    });
-    Arc::new(result.collect::<Float64Array>())
-}
-
-/// The column with nulls in the place of numbers that are not finite, and 0 under every null.
-fn finite(column: &Float64Array) -> Float64Array {
-    let values = column.values();
-    if column.null_count() == 0 && values.iter().fold(true, |all, x| all & x.is_finite()) {
-        return Float64Array::new(values.clone(), None);
+        smoothed.push(match memory.get_mut(slot) {
+            Some(held) if of.is_valid(row) => {
+                *held = if held.is_nan() { *value } else { *held + share * (*value - *held) };
+                *held
+            }
+            _ => 0.0,
+        });
     }
-    let mut valid = BooleanBufferBuilder::new(values.len());
-    let mut canonical = Vec::with_capacity(values.len());
-    for row in 0..values.len() {
-        let keep = column.is_valid(row) && values[row].is_finite();
-        valid.append(keep);
-        canonical.push(if keep { values[row] } else { 0.0 });
-    }
-    Float64Array::new(canonical.into(), Some(NullBuffer::new(valid.finish())))
+    Arc::new(Float64Array::new(smoothed.into(), of.nulls().cloned()))
 }
 
 /// A signal's column in the making.
@@ -140,20 +135,44 @@ impl Output {
         Self { values: Vec::with_capacity(rows), valid: None }
     }
 
+    /// Adds rows, with nulls in the place of numbers that are not finite, and 0 under every null.
     fn append(&mut self, column: &Float64Array) {
         let before = self.values.len();
         self.values.extend_from_slice(column.values());
-        if self.valid.is_none() && column.null_count() > 0 {
+        let added = &mut self.values[before..];
+        // Without short-circuit, so that the loop is one vector instruction per few rows.
+        let all_finite = added.iter().fold(true, |all, x| all & x.is_finite());
+        let nulls = column.nulls().filter(|nulls| nulls.null_count() > 0);
+        if nulls.is_none() && all_finite {
+            if let Some(valid) = &mut self.valid {
+                valid.append_n(added.len(), true);
+            }
+            return;
+        }
+        let kept = match nulls {
+            Some(nulls) if all_finite => nulls.inner().clone(),
+            _ => BooleanBuffer::collect_bool(added.len(), |row| {
+                added[row].is_finite() & nulls.is_none_or(|nulls| nulls.is_valid(row))
+            }),
+        };
+        for row in (!&kept).set_indices() {
+            added[row] = 0.0;
+        }
+        let valid = self.valid.get_or_insert_with(|| {
             let mut valid = BooleanBufferBuilder::new(self.values.capacity());
             valid.append_n(before, true);
-            self.valid = Some(valid);
-        }
-        if let Some(valid) = &mut self.valid {
-            match column.nulls() {
-                Some(nulls) => valid.append_buffer(nulls.inner()),
-                None => valid.append_n(column.len(), true),
-            }
-        }
+            valid
+        });
+        valid.append_buffer(&kept);
+    }
+
+    /// A copy of the newest rows.
+    fn tail(&self, rows: usize) -> Float64Array {
+        let from = self.values.len().saturating_sub(rows);
+        let valid = self.valid.as_ref().map(|valid| {
+            NullBuffer::new(BooleanBuffer::collect_bool(self.values.len() - from, |row| valid.get_bit(from + row)))
+        });
+        Float64Array::new(self.values[from..].to_vec().into(), valid)
     }
 
     fn finish(self) -> ArrayRef {
