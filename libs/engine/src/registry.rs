@@ -226,7 +226,10 @@ impl Registry {
             return;
         }
         pending.sort_by(|a, b| match (&self.entries[*a as usize], &self.entries[*b as usize]) {
-            (Some(a), Some(b)) => resource_order(&a.resource, &b.resource),
+            // A server bears the name of its first resource: those with a name that people use come first.
+            (Some(a), Some(b)) => (is_nameless(&a.resource), &a.resource.server)
+                .cmp(&(is_nameless(&b.resource), &b.resource.server))
+                .then_with(|| resource_order(&a.resource, &b.resource)),
             (a, b) => a.is_some().cmp(&b.is_some()),
         });
         self.generation += 1;
@@ -623,6 +626,12 @@ fn compatible(server: &Server, resource: &Resource) -> bool {
 /// Whether two names may be of one host: equal, or one is the first label of the other.
 fn same_host(a: &str, b: &str) -> bool {
     a == b || a.split('.').next() == Some(b) || b.split('.').next() == Some(a)
+}
+
+/// Whether a resource has no name but a number: it founds a server only where nobody on the host says a name.
+fn is_nameless(resource: &Resource) -> bool {
+    let attribute = resource.attributes.iter().find(|(_, value)| *value == resource.server);
+    attribute.is_some_and(|(key, _)| matches!(&**key, "host.id" | "k8s.node.uid"))
 }
 
 fn resource_order(a: &Resource, b: &Resource) -> std::cmp::Ordering {

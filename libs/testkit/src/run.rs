@@ -39,7 +39,7 @@ pub struct Outcome {
 /// # Errors
 /// With every problem of the policy.
 pub fn compile(yaml: &str) -> Result<CompiledPolicy, String> {
-    let policy = headroom_config::policy::parse(yaml, "policy").map_err(|problems| problems.to_string())?;
+    let policy = headroom_config::load_policy("policy", yaml).map_err(|problems| problems.to_string())?;
     CompiledPolicy::new(policy).map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
 }
 

@@ -17,7 +17,8 @@ use headroom_engine::{CompiledPolicy, EngineConfig, RegistryLimits, WindowLimits
 use headroom_health_api::{CommandsOptions, LogCommands, Policies, Role, RoleOptions};
 use headroom_ingest::{IdentityConfig, NameRule};
 use headroom_log::disk::{
-    DataDir, DiskCheckpointStore, DiskLogOptions, DiskSampleLog, DiskSnapshotLog, Durability as LogDurability, OsStorage,
+    DataDir, DiskCheckpointStore, DiskLogOptions, DiskSampleLog, DiskSnapshotLog, Durability as LogDurability,
+    OsStorage,
 };
 use headroom_log::{Position, SampleLog, SnapshotLog};
 use headroom_model::{CellSnapshot, LogRecord, Policy};
@@ -78,9 +79,7 @@ pub(crate) fn read_policy(config: &Config) -> Result<Policy, String> {
 /// A policy's text, ready to run. The text was checked before it came into the log.
 fn compile(text: &str) -> Result<CompiledPolicy, String> {
     let policy = load_policy("logged policy", text).map_err(|errors| errors.to_string())?;
-    CompiledPolicy::new(policy).map_err(|errors| {
-        errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
-    })
+    CompiledPolicy::new(policy).map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
 }
 
 impl App {
@@ -98,8 +97,7 @@ impl App {
         let grpc = bind("otlp-grpc", addresses.otlp_grpc).await?;
         let http = bind("otlp-http", addresses.otlp_http).await?;
         let role = Role::bind(addresses.http).await?;
-        let addresses =
-            Addresses { otlp_grpc: grpc.address, otlp_http: http.address, http: role.address };
+        let addresses = Addresses { otlp_grpc: grpc.address, otlp_http: http.address, http: role.address };
 
         let event_time = config.time.mode != TimeMode::Wall;
         let dir = DataDir::open(data_dir, config.log.partitions, if event_time { "event" } else { "wall" })
@@ -154,11 +152,16 @@ impl App {
         collect::ages(&telemetry, &read_model, event_time);
 
         let stop_api = CancellationToken::new();
+        let ingestor = Arc::new(Ingestor::new(log.clone(), ingestor_options(config)?, OtlpMetrics::new(&telemetry)));
         let commands = LogCommands::new(CommandsOptions {
             log: log.clone(),
             status: status.clone(),
             clock: event_time.then(|| clock.clone()),
             policy: policy.clone(),
+            refused: {
+                let ingestor = ingestor.clone();
+                Arc::new(move || ingestor.refusals().into_iter().map(refused).collect())
+            },
         });
         let now: headroom_api::Now = if event_time {
             let (status, read_model) = (status.clone(), read_model.clone());
@@ -182,7 +185,6 @@ impl App {
         };
         let api = tokio::spawn(role.serve(options, stop_api.clone()));
 
-        let ingestor = Arc::new(Ingestor::new(log.clone(), ingestor_options(config)?, OtlpMetrics::new(&telemetry)));
         let (stop_ingest, stopping) = watch::channel(false);
         let ingest = [grpc, http]
             .map(|listener| tokio::spawn(serve(listener, ingestor.clone(), stopping.clone(), DRAIN)))
@@ -193,9 +195,7 @@ impl App {
         readiness.set("engines", true, "caught up with the log");
 
         let timekeeper = match config.time.mode {
-            TimeMode::Wall => {
-                tokio::spawn(ticker::run(log.clone(), clock::wall(), config.time.tick_seconds, stopping))
-            }
+            TimeMode::Wall => tokio::spawn(ticker::run(log.clone(), clock::wall(), config.time.tick_seconds, stopping)),
             TimeMode::Event => tokio::spawn(async {}),
             TimeMode::EventFollow => {
                 let lateness = policy.load().windows.lateness_seconds;
@@ -303,10 +303,19 @@ fn engine_config(config: &Config, event_time: bool) -> EngineConfig {
             pending_max: config.engine.servers_max,
             ..RegistryLimits::default()
         },
-        window: WindowLimits {
-            rows_per_server_max: config.engine.series_per_server_max,
-            ..WindowLimits::default()
-        },
+        window: WindowLimits { rows_per_server_max: config.engine.series_per_server_max, ..WindowLimits::default() },
+    }
+}
+
+/// A sender whose points were rejected, as `GET /v1/inputs` shows it: a rejection is about whole resources as often as
+/// about one metric, so it names none.
+fn refused(refused: headroom_otlp_ingestor::Refused) -> headroom_wire::operate::SeenMetric {
+    headroom_wire::operate::SeenMetric {
+        metric: "*".to_owned(),
+        sender: Some(refused.sender),
+        samples: refused.points,
+        reason: Some(refused.message),
+        ..Default::default()
     }
 }
 

@@ -10,7 +10,8 @@ use tokio::sync::mpsc::Sender;
 /// number of changes. `None`, with a warning, where the platform cannot watch; SIGHUP still works.
 pub(crate) fn watch(file: &Path, changed: Sender<()>) -> Option<RecommendedWatcher> {
     let name = file.file_name()?.to_owned();
-    let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty()).map_or(PathBuf::from("."), PathBuf::from);
+    let directory =
+        file.parent().filter(|parent| !parent.as_os_str().is_empty()).map_or(PathBuf::from("."), PathBuf::from);
     let handler = move |event: notify::Result<notify::Event>| {
         // A Kubernetes ConfigMap changes by a symbolic link beside the file, which bears another name.
         let concerns = |path: &PathBuf| path.file_name().is_some_and(|other| other == name || other == "..data");

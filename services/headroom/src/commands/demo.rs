@@ -123,11 +123,7 @@ async fn play(args: &DemoArgs, app: &App) -> Result<(), String> {
         output::print(&story.line(elapsed, &view, &fleet));
     }
     output::print(&story.epilogue(&api));
-    if story.is_complete() {
-        Ok(())
-    } else {
-        Err("the story was cut short; give it more --seconds".to_owned())
-    }
+    if story.is_complete() { Ok(()) } else { Err("the story was cut short; give it more --seconds".to_owned()) }
 }
 
 /// One step of the fleet: live, report, let time pass, and do as the decisions say.
@@ -281,7 +277,10 @@ impl Story {
             let server = self.pool.iter().filter_map(|name| view.servers.get(name)).find(|server| is_throttled(server));
             let because = server.map_or_else(String::new, |server| {
                 let name = text(&server["server"]);
-                let code = server["decisions"].as_array().and_then(|d| d.last()).map_or_else(String::new, |d| text(&d["reasonCode"]));
+                let code = server["decisions"]
+                    .as_array()
+                    .and_then(|d| d.last())
+                    .map_or_else(String::new, |d| text(&d["reasonCode"]));
                 format!(", on {name} {code}")
             });
             out.push_str(&format!(
@@ -306,8 +305,12 @@ impl Story {
     }
 
     fn busy(&self, fleet: &Fleet) -> f64 {
-        let busy: Vec<f64> =
-            self.pool.iter().filter_map(|name| fleet.server_by_name(name)).map(|at| fleet.servers()[at].plant.cpu_busy).collect();
+        let busy: Vec<f64> = self
+            .pool
+            .iter()
+            .filter_map(|name| fleet.server_by_name(name))
+            .map(|at| fleet.servers()[at].plant.cpu_busy)
+            .collect();
         busy.iter().sum::<f64>() / busy.len().max(1) as f64
     }
 
@@ -322,9 +325,10 @@ fn is_overloaded(server: &Value) -> bool {
 }
 
 fn is_throttled(server: &Value) -> bool {
-    server["decisions"].as_array().and_then(|decisions| decisions.last()).is_some_and(|decision| {
-        decision["admitFraction"].as_f64().is_some_and(|fraction| fraction < 1.0)
-    })
+    server["decisions"]
+        .as_array()
+        .and_then(|decisions| decisions.last())
+        .is_some_and(|decision| decision["admitFraction"].as_f64().is_some_and(|fraction| fraction < 1.0))
 }
 
 /// State, score and reasons of a server in a few words.

@@ -88,7 +88,8 @@ async fn serve(config: &Config) -> Result<(), String> {
     );
     tracing::info!(
         "senders: OTEL_EXPORTER_OTLP_ENDPOINT=http://{} OTEL_RESOURCE_ATTRIBUTES=host.name=<name>; readers: curl http://{}/v1/servers",
-        addresses.otlp_http, addresses.http
+        addresses.otlp_http,
+        addresses.http
     );
     until_stopped(&app, config).await?;
     tracing::info!("stopping");

@@ -1,0 +1,48 @@
+//! Scenarios against the engine, each under every variation that must not change a published byte.
+
+use headroom_testkit::{Scenario, Variation, run};
+
+/// Runs the scenario as written and demands what it states; then demands the same bytes of every other way in which the
+/// same samples can reach the engine between the same ticks.
+fn check(text: &str) {
+    let scenario = Scenario::parse(text).unwrap();
+    let plain = run(&scenario, Variation::Plain).unwrap();
+    assert_eq!(plain.failures, Vec::<String>::new());
+    assert!(!plain.published.is_empty(), "nothing was published");
+    for variation in
+        [Variation::OneBatch, Variation::Shuffled(1), Variation::Shuffled(2), Variation::Repeated(3), Variation::Killed]
+    {
+        let varied = run(&scenario, variation).unwrap();
+        assert_eq!(varied.failures, Vec::<String>::new(), "{variation:?}");
+        assert_eq!(varied.published.len(), plain.published.len(), "{variation:?}");
+        for (at, (varied, plain)) in varied.published.iter().zip(&plain.published).enumerate() {
+            assert!(varied == plain, "{variation:?} published other bytes at snapshot {at}");
+        }
+    }
+}
+
+macro_rules! scenarios {
+    ($($name:ident),* $(,)?) => {
+        $(
+            #[test]
+            fn $name() {
+                check(include_str!(concat!("../scenarios/", stringify!($name), ".scenario")));
+            }
+        )*
+    };
+}
+
+scenarios!(
+    calm,
+    hot_cpu_is_throttled_and_recovers,
+    observe_changes_nothing,
+    fails_fast_while_idle,
+    silence_is_unknown_and_returns,
+    slow_reporter,
+    counter_resets_and_late_samples,
+    two_senders_of_one_host,
+    cloned_machine_id,
+    removed_server,
+    vanished_signal_is_held,
+    latency_against_its_baseline,
+);
