@@ -4,7 +4,7 @@ import subprocess
 import time
 
 import otlp
-from headroom import CACHE, wait_until
+from headroom import CACHE, ROOT, wait_until
 
 # Endless by design: an event stream never ends, so a generator of requests would wait for ever.
 ENDLESS = ["/v1/watch"]
@@ -21,7 +21,8 @@ def test_answers_match_the_openapi_document(service):
     assert "/v1/servers/{server}" in document["paths"]
 
     command = [
-        *(CACHE / "python/venv/bin/schemathesis", "run", f"{headroom.api}/openapi.json"),
+        *(CACHE / "python/venv/bin/schemathesis", "--config-file", ROOT / "tests/e2e/schemathesis.toml", "run"),
+        f"{headroom.api}/openapi.json",
         *("--phases", "examples,coverage,fuzzing", "--max-examples", "15", "--workers", "1"),
         *("--request-timeout", "5", "--generation-deterministic", "--no-color"),
     ]

@@ -31,20 +31,19 @@ impl Cursor {
 
     /// From text, for the same question.
     pub(crate) fn decode(text: &str, question: &str) -> Result<Self, ApiError> {
+        let stranger = "not a cursor of this service; pass nextCursor of the page before, or start without";
         let digits = text.as_bytes();
         let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
         let bytes: Option<Vec<u8>> = digits.chunks(2).map(byte).collect();
-        let cursor: Option<Self> = bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok());
-        match cursor {
-            Some(cursor) if cursor.question == question => Ok(cursor),
-            Some(_) => {
+        let bytes = bytes.filter(|_| digits.len().is_multiple_of(2));
+        let bytes = bytes.ok_or_else(|| ApiError::bad_query("cursor", stranger))?;
+        match serde_json::from_slice::<Self>(&bytes) {
+            Ok(cursor) if cursor.question == question => Ok(cursor),
+            Ok(_) => {
                 let detail = "the cursor belongs to another question; repeat all parameters with it, or start without";
-                Err(ApiError::bad_query("cursor", detail))
+                Err(ApiError::unknown_cursor(detail))
             }
-            None => {
-                let detail = "not a cursor of this service; pass nextCursor of the page before, or start without";
-                Err(ApiError::bad_query("cursor", detail))
-            }
+            Err(_) => Err(ApiError::unknown_cursor(stranger)),
         }
     }
 }

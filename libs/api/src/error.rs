@@ -73,7 +73,13 @@ impl ApiError {
 
     pub(crate) fn unknown_class(class: &str, known: &[&str]) -> Self {
         let nearest = nearest(class, known).map_or_else(String::new, |name| format!(", did you mean {name:?}?"));
-        Self::bad_query("class", format!("there is no class {class:?}{nearest}; there are {}", known.join(", ")))
+        let detail = format!("there is no class {class:?}{nearest}; there are {}", known.join(", "));
+        Self::new(StatusCode::NOT_FOUND, "unknown-class", "Unknown class", detail).field("class")
+    }
+
+    /// A cursor that is one in form only, or belongs to another list.
+    pub(crate) fn unknown_cursor(detail: &str) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "unknown-cursor", "No such page", detail).field("cursor")
     }
 
     pub(crate) fn ambiguous(name: &str, candidates: Vec<Candidate>) -> Self {

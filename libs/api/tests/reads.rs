@@ -317,7 +317,7 @@ async fn explain_shows_the_way_from_metric_to_decision() {
     let class = &explain["classes"][1];
     assert_eq!(
         (&class["setPoint"], &class["because"]),
-        (&json!(0.7), &json!("cut: disk_await_p95 is above the set-point 0.70"))
+        (&json!(0.7), &json!("cut by disk_await_p95: pressure 1.12 is above the set-point 0.70"))
     );
     assert_eq!(explain["classes"][0]["because"], "the class is exempt from throttling");
     assert_eq!(explain["confidence"]["ok"], json!(["cpu_busy", "disk_await_p95"]));

@@ -108,8 +108,10 @@ pub struct BatchGet {
     pub servers: Vec<String>,
     /// Only in this cell.
     #[serde(default)]
+    #[schema(min_length = 1)]
     pub cell: Option<String>,
     /// Only this class.
     #[serde(default)]
+    #[schema(min_length = 1)]
     pub class: Option<String>,
 }

@@ -3,35 +3,83 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::openapi::schema::{AdditionalProperties, ObjectBuilder, OneOfBuilder, SchemaType, Type};
+use utoipa::openapi::{RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
 
 use crate::problem::ProblemItem;
 use crate::time::Time;
 
 /// A change of mode.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ModeRequest {
     /// The mode. `policy` returns to what the policy says; `off` is the kill switch and acts on readers at once.
     pub mode: ModeName,
     /// With `enforce`: share of the servers, 0 to 100; 100 if left out.
     #[serde(default)]
-    #[schema(minimum = 0, maximum = 100)]
     pub percent: Option<f64>,
     /// The cell; all cells if left out.
     #[serde(default)]
-    #[schema(min_length = 1, max_length = 256)]
     pub cell: Option<String>,
     /// Who asks, for the audit.
-    #[schema(min_length = 1, max_length = 256)]
     pub owner: String,
     /// Why, for the audit.
-    #[schema(min_length = 1, max_length = 1024)]
     pub reason: String,
 }
 
+impl ModeRequest {
+    /// One of the forms a request may have: these modes go with that percentage.
+    fn form(modes: &[&str], mode: &str, percent: ObjectBuilder) -> ObjectBuilder {
+        let text = |max, description: &str| {
+            let text = ObjectBuilder::new().schema_type(Type::String).min_length(Some(1)).max_length(Some(max));
+            text.description(Some(description))
+        };
+        let cell = text(256, "The cell; all cells if left out.");
+        ObjectBuilder::new()
+            .property(
+                "mode",
+                ObjectBuilder::new()
+                    .schema_type(Type::String)
+                    .enum_values(Some(modes.iter().copied()))
+                    .description(Some(mode)),
+            )
+            .required("mode")
+            .property("percent", percent)
+            .property("cell", cell.schema_type(SchemaType::from_iter([Type::String, Type::Null])))
+            .property("owner", text(256, "Who asks, for the audit.").pattern(Some(NOT_BLANK)))
+            .required("owner")
+            .property("reason", text(1_024, "Why, for the audit.").pattern(Some(NOT_BLANK)))
+            .required("reason")
+            .additional_properties(Some(AdditionalProperties::FreeForm(false)))
+    }
+}
+
+/// A text of the audit has more than spaces.
+const NOT_BLANK: &str = r"\S";
+
+/// Written by hand, because a derived schema cannot say that a percentage goes with `enforce` only.
+impl PartialSchema for ModeRequest {
+    fn schema() -> RefOr<Schema> {
+        let percent = ObjectBuilder::new()
+            .schema_type(SchemaType::from_iter([Type::Number, Type::Null]))
+            .minimum(Some(0))
+            .maximum(Some(100))
+            .description(Some("Share of the servers; 100 if left out."));
+        let others = "`observe` derives and shows decisions that nothing acts on. `policy` returns to what the policy \
+                      says; `off` is the kill switch and acts on readers at once.";
+        OneOfBuilder::new()
+            .item(Self::form(&["enforce"], "Decisions bind.", percent))
+            .item(Self::form(&["off", "observe", "policy"], others, ObjectBuilder::new().schema_type(Type::Null)))
+            .description(Some("A change of mode."))
+            .into()
+    }
+}
+
+impl ToSchema for ModeRequest {}
+
 /// Names of modes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum ModeName {
     /// No decisions are derived; nothing is limited.
@@ -59,7 +107,7 @@ pub struct Accepted {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AckRequest {
     /// The consumer's name, the same from ack to ack.
-    #[schema(min_length = 1, max_length = 256)]
+    #[schema(min_length = 1, max_length = 256, pattern = r"\S")]
     pub consumer: String,
     /// The epoch of the decisions it acts on.
     pub epoch: i64,

@@ -27,6 +27,8 @@ pub struct CommandsOptions {
     pub clock: Option<Arc<EventClock>>,
     /// The policy in force.
     pub policy: Policies,
+    /// What the OTLP role of this process refused.
+    pub refused: Arc<dyn Fn() -> Vec<SeenMetric> + Send + Sync>,
 }
 
 /// Commands over the sample log.
@@ -163,6 +165,7 @@ impl Commands for LogCommands {
             }
             let unfed = policy.inputs.iter().map(|input| input.name.clone()).filter(|name| !fed.contains(name));
             report.unfed = unfed.collect();
+            report.refused = (self.0.refused)();
             Ok(report)
         })
     }

@@ -41,6 +41,15 @@ impl Default for Limits {
     }
 }
 
+/// A bound in bytes with the name that its key in the configuration has: what a refusal is counted and explained by.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bound {
+    /// The key's last part.
+    pub(crate) name: &'static str,
+    /// Its value.
+    pub(crate) bytes: u64,
+}
+
 /// The byte budget of all requests under way.
 #[derive(Clone, Debug)]
 pub struct Budget {

@@ -10,6 +10,7 @@ use headroom_ingest::{DecodeError, DecompressError, Status, StatusCode as RpcCod
 use headroom_log::AppendError;
 use http::StatusCode;
 
+use crate::admission::Bound;
 use crate::body::BodyError;
 
 /// Why a request was not taken.
@@ -41,6 +42,15 @@ impl Refusal {
         Self { http: StatusCode::SERVICE_UNAVAILABLE, grpc: RpcCode::Unavailable, reason, message, retry: true }
     }
 
+    /// A body that does not decompress, or not within the bound.
+    pub(crate) fn decompress(error: &DecompressError, bound: Bound) -> Self {
+        if error.is_too_large() {
+            Self::too_large(bound.name, error.to_string())
+        } else {
+            Self::invalid("decompress", error.to_string())
+        }
+    }
+
     /// The refusal as `google.rpc.Status`; `retry_after` is told where a retry helps.
     pub(crate) fn status(&self, retry_after: Duration) -> Status {
         match self.grpc {
@@ -56,12 +66,11 @@ impl Refusal {
 impl From<BodyError> for Refusal {
     fn from(error: BodyError) -> Self {
         match error {
-            BodyError::TooLarge { bound_bytes } => Self::too_large(
-                "body_bytes",
-                format!("the body is larger than {bound_bytes} bytes; send smaller batches"),
-            ),
+            BodyError::TooLarge(Bound { name, bytes }) => {
+                Self::too_large(name, format!("the body is larger than {bytes} bytes ({name}); send smaller batches"))
+            }
             BodyError::Overloaded { bound_bytes } => Self::unavailable(
-                "inflight_bytes",
+                "inflight_bytes_max",
                 format!("requests under way already hold the {bound_bytes} bytes they may; try again later"),
             ),
             BodyError::TooSlow => Self {
@@ -73,16 +82,6 @@ impl From<BodyError> for Refusal {
                 retry: true,
             },
             BodyError::Broken(error) => Self::invalid("broken_body", format!("the body cannot be read: {error}")),
-        }
-    }
-}
-
-impl From<DecompressError> for Refusal {
-    fn from(error: DecompressError) -> Self {
-        if error.is_too_large() {
-            Self::too_large("body_decompressed_bytes", error.to_string())
-        } else {
-            Self::invalid("decompress", error.to_string())
         }
     }
 }

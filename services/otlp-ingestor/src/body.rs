@@ -5,16 +5,13 @@ use http_body::Body;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
-use crate::admission::{Budget, Held};
+use crate::admission::{Bound, Budget, Held};
 
 /// Why a body was not read.
 #[derive(Debug)]
 pub(crate) enum BodyError {
     /// It is larger than a body may be.
-    TooLarge {
-        /// The bound.
-        bound_bytes: u64,
-    },
+    TooLarge(Bound),
     /// All requests together would hold more than they may.
     Overloaded {
         /// The bound.
@@ -32,18 +29,18 @@ pub(crate) struct Read {
     pub(crate) held: Held,
 }
 
-/// Reads a body of at most `bound_bytes`.
+/// Reads a body within a bound.
 pub(crate) async fn read(
     mut body: Incoming,
-    bound_bytes: u64,
+    bound: Bound,
     budget: &Budget,
     timeout: std::time::Duration,
 ) -> Result<Read, BodyError> {
     let mut held = Held::default();
     let announced = body.size_hint().exact();
     if let Some(length) = announced {
-        if length > bound_bytes {
-            return Err(BodyError::TooLarge { bound_bytes });
+        if length > bound.bytes {
+            return Err(BodyError::TooLarge(bound));
         }
         if !budget.take(length, &mut held) {
             return Err(BodyError::Overloaded { bound_bytes: budget.bound_bytes() });
@@ -55,8 +52,8 @@ pub(crate) async fn read(
         let mut whole = BytesMut::new();
         while let Some(frame) = body.frame().await {
             let Ok(data) = frame.map_err(BodyError::Broken)?.into_data() else { continue };
-            if (whole.len() + first.as_ref().map_or(0, Bytes::len) + data.len()) as u64 > bound_bytes {
-                return Err(BodyError::TooLarge { bound_bytes });
+            if (whole.len() + first.as_ref().map_or(0, Bytes::len) + data.len()) as u64 > bound.bytes {
+                return Err(BodyError::TooLarge(bound));
             }
             if announced.is_none() && !budget.take(data.len() as u64, &mut held) {
                 return Err(BodyError::Overloaded { bound_bytes: budget.bound_bytes() });

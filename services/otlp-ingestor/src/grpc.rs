@@ -9,9 +9,10 @@ use hyper::body::Incoming;
 
 use headroom_ingest::{Encoding, Format, StatusCode as RpcCode};
 
+use crate::admission::Bound;
 use crate::answer::Refusal;
 use crate::body;
-use crate::handler::{Answer, Ingestor, Kind};
+use crate::handler::{Answer, Export, Ingestor, Kind};
 use crate::metrics::Transport;
 
 /// Bytes in front of a message: a flag and its length.
@@ -59,8 +60,9 @@ async fn export(ingestor: &Ingestor, kind: Kind, request: Request<Incoming>) -> 
         return Err(Refusal::unsupported("compression", message));
     };
     let limits = ingestor.limits();
-    let bound = limits.grpc_message_bytes_max.saturating_add(PREFIX_BYTES as u64);
-    let mut read = body::read(incoming, bound, ingestor.budget(), limits.request_timeout).await?;
+    let bound = Bound { name: "grpc_message_bytes_max", bytes: limits.grpc_message_bytes_max };
+    let framed = Bound { bytes: bound.bytes.saturating_add(PREFIX_BYTES as u64), ..bound };
+    let mut read = body::read(incoming, framed, ingestor.budget(), limits.request_timeout).await?;
     ingestor.metrics().received(Transport::Grpc, read.bytes.len());
     if read.bytes.len() < PREFIX_BYTES {
         return Err(Refusal::invalid("frame", "the call has no message".to_owned()));
@@ -74,7 +76,8 @@ async fn export(ingestor: &Ingestor, kind: Kind, request: Request<Incoming>) -> 
         ));
     }
     let encoding = if compressed { encoding } else { Encoding::Identity };
-    ingestor.take(Transport::Grpc, kind, Format::Protobuf, encoding, read, limits.grpc_message_bytes_max).await
+    let (transport, format, headers) = (Transport::Grpc, Format::Protobuf, &head.headers);
+    ingestor.take(Export { transport, kind, format, encoding, bound, headers }, read).await
 }
 
 fn respond(message: Bytes, status: u32, text: &str, details: Option<Vec<u8>>) -> Response<Answer> {

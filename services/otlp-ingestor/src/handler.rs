@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use bytes::Bytes;
 use headroom_ingest::{
@@ -9,14 +10,15 @@ use headroom_ingest::{
     count_records_json, decompress, empty_response, metrics_response,
 };
 use headroom_log::SampleLog;
-use http::{Request, Response, header};
+use http::{HeaderMap, Request, Response, header};
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
 
-use crate::admission::{Budget, Limits};
+use crate::admission::{Bound, Budget, Limits};
 use crate::answer::Refusal;
 use crate::body::Read;
 use crate::metrics::{Metrics, Transport};
+use crate::refusals::{Refusals, Refused, sender_of};
 use crate::{grpc, http as otlp_http, sink};
 
 /// Body of an answer.
@@ -55,6 +57,17 @@ pub struct IngestorOptions {
     pub identity: IdentityConfig,
 }
 
+/// A request whose body was read.
+pub(crate) struct Export<'a> {
+    pub(crate) transport: Transport,
+    pub(crate) kind: Kind,
+    pub(crate) format: Format,
+    pub(crate) encoding: Encoding,
+    /// The bound of the body after decompression.
+    pub(crate) bound: Bound,
+    pub(crate) headers: &'a HeaderMap,
+}
+
 /// Answers OTLP requests. Shared by all connections of all listeners.
 pub struct Ingestor {
     log: Arc<dyn SampleLog>,
@@ -62,18 +75,25 @@ pub struct Ingestor {
     budget: Budget,
     decoders: Mutex<Vec<Decoder>>,
     metrics: Metrics,
+    refusals: Refusals,
 }
 
 impl Ingestor {
     /// An ingestor that appends to `log`.
     pub fn new(log: Arc<dyn SampleLog>, options: IngestorOptions, metrics: Metrics) -> Self {
         let budget = Budget::new(options.limits.inflight_bytes_max);
-        Self { log, options, budget, decoders: Mutex::default(), metrics }
+        Self { log, options, budget, decoders: Mutex::default(), metrics, refusals: Refusals::default() }
     }
 
     /// The bounds in force.
     pub fn limits(&self) -> &Limits {
         &self.options.limits
+    }
+
+    /// Senders whose points were rejected since the start, and why; few of them, see
+    /// [`SENDERS_MAX`](crate::refusals::SENDERS_MAX).
+    pub fn refusals(&self) -> Vec<Refused> {
+        self.refusals.list()
     }
 
     pub(crate) fn budget(&self) -> &Budget {
@@ -91,7 +111,7 @@ impl Ingestor {
             .headers()
             .get(header::CONTENT_TYPE)
             .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"));
-        let started = std::time::Instant::now();
+        let started = Instant::now();
         let (transport, response) = if is_grpc {
             (Transport::Grpc, grpc::answer(self, request).await)
         } else {
@@ -102,19 +122,12 @@ impl Ingestor {
     }
 
     /// Takes a body and returns the message of the answer, in the request's format.
-    pub(crate) async fn take(
-        &self,
-        transport: Transport,
-        kind: Kind,
-        format: Format,
-        encoding: Encoding,
-        read: Read,
-        bound_bytes: u64,
-    ) -> Result<Vec<u8>, Refusal> {
+    pub(crate) async fn take(&self, export: Export<'_>, read: Read) -> Result<Vec<u8>, Refusal> {
+        let Export { transport, kind, format, encoding, bound, headers } = export;
         let Read { bytes, mut held } = read;
         let _inflight = self.metrics.inflight(transport, bytes.len());
-        let limits = BodyLimits { received_bytes_max: bytes.len(), body_bytes_max: bound_bytes as usize };
-        let plain = decompress(encoding, &bytes, limits)?;
+        let limits = BodyLimits { received_bytes_max: bytes.len(), body_bytes_max: bound.bytes as usize };
+        let plain = decompress(encoding, &bytes, limits).map_err(|error| Refusal::decompress(&error, bound))?;
         if matches!(plain, Cow::Owned(_)) && !self.budget.take(plain.len() as u64, &mut held) {
             return Err(crate::body::BodyError::Overloaded { bound_bytes: self.budget.bound_bytes() }.into());
         }
@@ -131,6 +144,9 @@ impl Ingestor {
                 drop(bytes);
                 sink::append(&*self.log, decoded.batch).await?;
                 self.metrics.points(transport, &decoded.report);
+                if let Some(message) = &decoded.report.message {
+                    self.refusals.note(&sender_of(headers), message, decoded.report.rejections(), Instant::now());
+                }
                 Ok(metrics_response(&decoded.report, format))
             }
             Kind::Traces | Kind::Logs => {

@@ -7,9 +7,10 @@ use hyper::body::Incoming;
 
 use headroom_ingest::{Encoding, Format};
 
+use crate::admission::Bound;
 use crate::answer::Refusal;
 use crate::body;
-use crate::handler::{Answer, Ingestor, Kind};
+use crate::handler::{Answer, Export, Ingestor, Kind};
 use crate::metrics::Transport;
 
 /// Answers a request.
@@ -60,9 +61,12 @@ async fn export(
         return Err(Refusal::unsupported("compression", message));
     };
     let limits = ingestor.limits();
-    let read = body::read(incoming, limits.body_bytes_max, ingestor.budget(), limits.request_timeout).await?;
+    let bound = Bound { name: "body_bytes_max", bytes: limits.body_bytes_max };
+    let read = body::read(incoming, bound, ingestor.budget(), limits.request_timeout).await?;
     ingestor.metrics().received(Transport::Http, read.bytes.len());
-    ingestor.take(Transport::Http, kind, format, encoding, read, limits.body_decompressed_bytes_max).await
+    let bound = Bound { name: "body_decompressed_bytes_max", bytes: limits.body_decompressed_bytes_max };
+    let export = Export { transport: Transport::Http, kind, format, encoding, bound, headers: &head.headers };
+    ingestor.take(export, read).await
 }
 
 fn format_of(headers: &HeaderMap) -> Option<Format> {

@@ -17,9 +17,11 @@ mod handler;
 mod http;
 mod listener;
 mod metrics;
+pub mod refusals;
 mod sink;
 
 pub use admission::Limits;
 pub use handler::{Ingestor, IngestorOptions};
 pub use listener::{Listener, bind, serve};
 pub use metrics::Metrics;
+pub use refusals::Refused;

@@ -13,13 +13,13 @@ use crate::state::ApiState;
 /// Whether a server takes work now: 200 open or observing, 429 admit fraction below 1, 503 blocked. When the lease has
 /// ended the class's own rule decides.
 #[utoipa::path(get, path = "/v1/check/{server}", tag = "servers", operation_id = "checkServer",
-    params(("server" = String, Path, description = "The server's name, or any alias"),
+    params(("server" = String, Path, description = "The server's name, or any alias", example = "web-1"),
         ("class" = Option<String>, Query, description = "The class; if left out, the one of which the least is admitted", min_length = 1),
         ("cell" = Option<String>, Query, description = "Where a name lies in two cells: the one meant", min_length = 1)),
     responses((status = 200, body = Check<'static>, description = "Open, or nothing is enforced"),
         (status = 429, body = Check<'static>, description = "Throttled: take admitFraction of the nominal"),
         (status = 503, description = "Blocked: place nothing", content((Check<'static> = "application/json"), (Problem = "application/problem+json"))),
-        (status = 404, body = Problem, content_type = "application/problem+json", description = "No server answers to the name"),
+        (status = 404, body = Problem, content_type = "application/problem+json", description = "No server answers to the name, or no such class"),
         (status = 409, body = Problem, content_type = "application/problem+json", description = "Several servers answer to the name")))]
 pub(crate) async fn check_server(
     State(state): State<ApiState>,

@@ -23,9 +23,9 @@ use crate::state::{ApiState, candidates};
         ("cell" = Option<String>, Query, description = "Only this cell", min_length = 1),
         ("since" = Option<i64>, Query, description = "epoch of an earlier answer", minimum = 0, maximum = 253402300799i64),
         ("limit" = Option<i64>, Query, description = "Items of a page, 1,000 if left out", minimum = 1, maximum = 10000),
-        ("cursor" = Option<String>, Query, description = "nextCursor of the page before", min_length = 1)),
+        ("cursor" = Option<String>, Query, description = "nextCursor of the page before", pattern = "^([0-9a-f]{2})+$")),
     responses((status = 200, body = DecisionList<'static>, description = "A page"),
-        (status = 404, body = Problem, content_type = "application/problem+json", description = "No such cell"),
+        (status = 404, body = Problem, content_type = "application/problem+json", description = "No such cell, class or page"),
         (status = 410, body = Problem, content_type = "application/problem+json", description = "since is too old; ask without")))]
 pub(crate) async fn list_decisions(
     State(state): State<ApiState>,
@@ -41,7 +41,7 @@ pub(crate) async fn list_decisions(
 #[utoipa::path(post, path = "/v1/decisions:batchGet", tag = "decisions", operation_id = "batchGetDecisions",
     request_body = BatchGet,
     responses((status = 200, body = DecisionList<'static>, description = "The decisions in the order of the names; notFound and ambiguous name the rest"),
-        (status = 404, body = Problem, content_type = "application/problem+json", description = "No such cell"),
+        (status = 404, body = Problem, content_type = "application/problem+json", description = "No such cell or class"),
         (status = 422, body = Problem, content_type = "application/problem+json", description = "Too many names")))]
 pub(crate) async fn batch_get_decisions(
     State(state): State<ApiState>,

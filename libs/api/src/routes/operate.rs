@@ -82,8 +82,8 @@ pub(crate) async fn set_mode(
 #[utoipa::path(delete, path = "/v1/servers/{server}", tag = "operate", operation_id = "removeServer",
     params(("server" = String, Path, description = "The server's name, or any alias"),
         ("cell" = Option<String>, Query, description = "Where a name lies in two cells: the one meant", min_length = 1),
-        ("owner" = String, Query, description = "Who asks, for the audit", min_length = 1, max_length = 256),
-        ("reason" = String, Query, description = "Why, for the audit", min_length = 1, max_length = 1024)),
+        ("owner" = String, Query, description = "Who asks, for the audit", min_length = 1, max_length = 256, pattern = r"\S"),
+        ("reason" = String, Query, description = "Why, for the audit", min_length = 1, max_length = 1024, pattern = r"\S")),
     responses((status = 202, body = Accepted, description = "Recorded"),
         (status = 404, body = Problem, content_type = "application/problem+json", description = "No server answers to the name"),
         (status = 409, body = Problem, content_type = "application/problem+json", description = "Several servers answer to the name, or refused"),
@@ -178,7 +178,7 @@ fn ack(
 
 /// The policy in force: its text, or as JSON together with what each cell decides by.
 #[utoipa::path(get, path = "/v1/policy", tag = "policy", operation_id = "getPolicy",
-    responses((status = 200, description = "The policy", content((String = "application/yaml"), (PolicyRecord = "application/json")))))]
+    responses((status = 200, description = "The policy", content((Object = "application/yaml"), (PolicyRecord = "application/json"), (String = "text/plain")))))]
 pub(crate) async fn get_policy(
     State(state): State<ApiState>,
     params: Params,
@@ -201,7 +201,7 @@ pub(crate) async fn get_policy(
 
 /// Says whether a text is a policy, and all that is wrong with it if not. Changes nothing.
 #[utoipa::path(post, path = "/v1/policy:check", tag = "policy", operation_id = "checkPolicy",
-    request_body(content((String = "application/yaml"), (String = "text/yaml"), (String = "text/plain"))),
+    request_body(content((Object = "application/yaml"), (Object = "application/x-yaml"), (Object = "text/yaml"), (String = "text/plain"))),
     responses((status = 200, body = PolicySummary, description = "It is a policy"),
         (status = 422, body = Problem, content_type = "application/problem+json", description = "It is not; problems says why")))]
 pub(crate) async fn check_policy(
@@ -244,9 +244,8 @@ fn accepted(what: String, takes_effect: &str) -> Result<Response, ApiError> {
 
 /// A text that goes into the audit: not empty, not a novel.
 fn audit_text(field: &str, text: &str, max: usize) -> Result<Arc<str>, ApiError> {
-    let text = text.trim();
-    if text.is_empty() || text.chars().count() > max {
-        return Err(ApiError::bad_value(field, format!("{field} is a text of 1 to {max} characters")));
+    if text.trim().is_empty() || text.chars().count() > max {
+        return Err(ApiError::bad_value(field, format!("{field} is a text of 1 to {max} characters, not only spaces")));
     }
-    Ok(text.into())
+    Ok(text.trim().into())
 }

@@ -17,7 +17,7 @@ use crate::state::ApiState;
 
 /// One server: health, signals, reasons and decisions.
 #[utoipa::path(get, path = "/v1/servers/{server}", tag = "servers", operation_id = "getServer",
-    params(("server" = String, Path, description = "The server's name, or any alias"),
+    params(("server" = String, Path, description = "The server's name, or any alias", example = "web-1"),
         ("cell" = Option<String>, Query, description = "Where a name lies in two cells: the one meant", min_length = 1)),
     responses((status = 200, body = ServerRecord<'static>, description = "The record"),
         (status = 404, body = Problem, content_type = "application/problem+json", description = "No server answers to the name"),
@@ -37,7 +37,7 @@ pub(crate) async fn get_server(
 
 /// Why a server's record is what it is: inputs, dialects, set-points, confidence, class by class.
 #[utoipa::path(get, path = "/v1/servers/{server}/explain", tag = "servers", operation_id = "explainServer",
-    params(("server" = String, Path, description = "The server's name, or any alias"),
+    params(("server" = String, Path, description = "The server's name, or any alias", example = "web-1"),
         ("cell" = Option<String>, Query, description = "Where a name lies in two cells: the one meant", min_length = 1)),
     responses((status = 200, body = Explain<'static>, description = "The way from metrics to decisions"),
         (status = 404, body = Problem, content_type = "application/problem+json", description = "No server answers to the name"),
@@ -63,9 +63,9 @@ pub(crate) async fn explain_server(
         ("faultState" = Option<String>, Query, description = "ok, suspect, faulty or unknown", pattern = "^(ok|suspect|faulty|unknown)$"),
         ("sort" = Option<String>, Query, description = "server, healthScore (worst first), -healthScore, pressure or -pressure (worst first); unknown comes last", pattern = "^(server|-?healthScore|-?pressure)$"),
         ("limit" = Option<i64>, Query, description = "Items of a page, 1,000 if left out", minimum = 1, maximum = 10000),
-        ("cursor" = Option<String>, Query, description = "nextCursor of the page before", min_length = 1)),
+        ("cursor" = Option<String>, Query, description = "nextCursor of the page before", pattern = "^([0-9a-f]{2})+$")),
     responses((status = 200, body = List<ServerRecord<'static>>, description = "A page"),
-        (status = 404, body = Problem, content_type = "application/problem+json", description = "No such cell")))]
+        (status = 404, body = Problem, content_type = "application/problem+json", description = "No such cell, or no such page")))]
 pub(crate) async fn list_servers(
     State(state): State<ApiState>,
     params: Params,
