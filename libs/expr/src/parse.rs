@@ -1,9 +1,9 @@
 //! Text to the SQL parser's tree, with the parser's complaints brought into our form.
 
-use datafusion_sql::sqlparser::ast::{Expr, Spanned};
-use datafusion_sql::sqlparser::dialect::GenericDialect;
-use datafusion_sql::sqlparser::parser::{Parser, ParserError};
-use datafusion_sql::sqlparser::tokenizer::{Location, Token, Tokenizer};
+use sqlparser::ast::{Expr, Spanned};
+use sqlparser::dialect::GenericDialect;
+use sqlparser::parser::{Parser, ParserError};
+use sqlparser::tokenizer::{Location, Token, Tokenizer};
 
 /// Longest expression accepted, in bytes. It also bounds the depth of the tree, which is walked recursively.
 pub const EXPRESSION_BYTES_MAX: usize = 4096;

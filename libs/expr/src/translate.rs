@@ -10,7 +10,7 @@ use arrow_schema::DataType;
 use datafusion_common::{Column, ScalarValue};
 use datafusion_expr::expr::ScalarFunction;
 use datafusion_expr::{BinaryExpr, Case, Cast, Expr, Operator};
-use datafusion_sql::sqlparser::ast::{
+use sqlparser::ast::{
     BinaryOperator, CeilFloorKind, DateTimeField, Expr as Sql, Function as Call, FunctionArg, FunctionArgExpr,
     FunctionArguments, Ident, ObjectNamePart, UnaryOperator, Value,
 };
