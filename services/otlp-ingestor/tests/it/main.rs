@@ -1,0 +1,5 @@
+//! The OTLP role over real sockets, with the sample log in memory.
+
+mod answers;
+mod bounds;
+mod support;
