@@ -1,5 +1,7 @@
 //! Scenarios against the engine, each under every variation that must not change a published byte.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails here")]
+
 use headroom_testkit::{Scenario, Variation, run};
 
 /// Runs the scenario as written and demands what it states; then demands the same bytes of every other way in which the
