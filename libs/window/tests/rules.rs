@@ -226,8 +226,8 @@ fn a_sensor_that_moved_and_stands_still_is_flagged() {
     };
     // The value of tick 100 is the first of the run, that of tick 190 the tenth.
     assert_eq!(flat(&|t| t.min(100.0)).first(), Some(&190));
-    assert_eq!(flat(&|_| 7.0), []);
-    assert_eq!(flat(&|t| t), []);
+    assert_eq!(flat(&|_| 7.0), Vec::<i64>::new());
+    assert_eq!(flat(&|t| t), Vec::<i64>::new());
 }
 
 #[test]
