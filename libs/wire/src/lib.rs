@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 pub mod arrow;
+mod because;
 pub mod bulk;
 mod counterfactual;
 pub mod explain;

@@ -11,6 +11,7 @@ use headroom_model::frame::{
 };
 use headroom_model::{CellSnapshot, Timestamp};
 
+use crate::because::because;
 use crate::counterfactual;
 use crate::explain::{ClassExplained, Confidence, Explain, InputExplained, SignalExplained};
 use crate::record::{Check, Decision, OnExpiry, Reason, ServerRecord, Signal};
@@ -361,56 +362,12 @@ impl<'a> RowReader<'a> {
     }
 
     fn because(&self, class: usize, row: usize) -> String {
-        let rule = &self.snapshot.policy.rules[usize::from(self.snapshot.servers.rule[row])];
-        let set_point = rule.set_points[class];
-        let pressure = self.snapshot.health.throttle_pressure[row];
-        let signal = self.binding(class, row);
-        let is_above = f64::from(pressure) > set_point;
-        let is_now = format!(
-            "pressure {pressure:.2} is {} the set-point {set_point:.2}",
-            if is_above { "above" } else { "not above" }
-        );
-        match self.class_frame(class, row).1 {
-            _ if self.reading.killed => "the kill switch is thrown: nothing is limited".into(),
-            DecisionReason::Open if set_point.is_nan() => "the class is exempt from throttling".into(),
-            // The law cuts at a new report only, and a class only when those below it have given what they can.
-            DecisionReason::Open if is_above => {
-                format!("not limited, although {is_now}: no new report, or less important classes give way first")
-            }
-            DecisionReason::Open if pressure.is_nan() => "not limited: no pressure is known".into(),
-            DecisionReason::Open => format!("not limited: {is_now}"),
-            DecisionReason::Throttled if is_above => format!("cut by {signal}: {is_now}"),
-            DecisionReason::Throttled => {
-                format!("cut: has no more than a more important class, which is cut; {is_now}")
-            }
-            DecisionReason::Held if is_above => format!(
-                "limited, neither cut nor raised at this tick, although {is_now}: no new report, at the floor already, \
-                 or less important classes give way first"
-            ),
-            DecisionReason::Held => format!(
-                "limited, neither cut nor raised at this tick: {is_now}, and there is no new report or no room to rise"
-            ),
-            DecisionReason::Rising => format!("limited and rising: {is_now}"),
-            DecisionReason::LowConfidence => format!("not cut, although {is_now}: too little is known to tighten"),
-            DecisionReason::NoData if pressure.is_nan() => {
-                "nothing is known to decide by: the class holds, and later moves to its safe value if the server is \
-                 silent"
-                    .into()
-            }
-            DecisionReason::NoData => "the server is silent: the class holds, and later moves to its safe value".into(),
-            DecisionReason::LostSignal => {
-                "a signal vanished while above its set-point: the class goes no higher than its safe value until it \
-                 returns"
-                    .into()
-            }
-            DecisionReason::HigherClass => {
-                format!("limited: {is_now}, but it waits until the more important classes are whole again")
-            }
-            DecisionReason::Off => "the mode is off: no decisions are derived".into(),
-            DecisionReason::Learning => {
-                "the cell has just begun to tick: what would tighten now is held instead".into()
-            }
+        if self.reading.killed {
+            return "the kill switch is thrown: nothing is limited".into();
         }
+        let rule = &self.snapshot.policy.rules[usize::from(self.snapshot.servers.rule[row])];
+        let pressure = self.snapshot.health.throttle_pressure[row];
+        because(self.class_frame(class, row).1, pressure, rule.set_points[class], self.binding(class, row))
     }
 
     /// Where nothing is enforced, nothing may change when a lease ends either.
