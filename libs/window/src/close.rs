@@ -19,6 +19,7 @@ use crate::ingest::window_ms;
 use crate::lanes::LaneEntry;
 use crate::numeric::{self, Extent, Scratch, TickTimes, Values, has_ended, interval_of, needed_from, stretch_ms};
 use crate::output::{BLOCK, Output};
+use crate::plain;
 use crate::samples::{RANGE_MS, Row, Samples, flag};
 use crate::series::SeriesTable;
 use crate::store::{HISTOGRAM, InputPlan, ResourceState, WindowStore};
@@ -52,6 +53,7 @@ impl WindowStore {
             histograms: &mut self.histograms,
             counters: WindowCounters::default(),
             expired: Vec::new(),
+            marked: (u32::MAX, i64::MIN),
             scratch: Scratch::default(),
             fold: InputFold::default(),
         };
@@ -205,6 +207,8 @@ struct Pass<'a> {
     histograms: &'a mut [Option<HistogramRow>],
     counters: WindowCounters,
     expired: Vec<(u32, u32)>,
+    /// The resource whose watermark was looked at last, and the time it is at least at.
+    marked: (u32, i64),
     scratch: Scratch,
     fold: InputFold,
 }
@@ -267,6 +271,34 @@ impl Pass<'_> {
     fn numeric_row(&mut self, lane: &LaneEntry, plan: &InputPlan, seen: &mut ServerSeen) -> (Values, i64) {
         let row = &self.rows[lane.row as usize];
         let view = self.samples.view(row);
+        let Some(plain) = plain::evaluate(row, &view, plan.function, &self.times, self.future_max_ms) else {
+            return self.other_numeric_row(lane, plan, seen);
+        };
+        let newest_ms = self.times.tick_ms - i64::from(plain.age_ms);
+        if lane.last_of_row {
+            let found = RowSeen {
+                resource: row.resource,
+                newest_ms: Some(newest_ms),
+                interval_ms: row.interval_ms,
+                alive: true,
+                observed: plain.samples as usize,
+                control_ms: plain.control_ms,
+                future: false,
+                expired: false,
+                flags: 0,
+            };
+            self.finish_row(lane.row, &found, sweep::Events::default(), seen);
+        }
+        let scale = plan.scale(lane.source);
+        let (control, state) = (plain.control * scale, plain.state * scale);
+        (Values { control, state, samples: plain.samples, ..Values::NONE }, newest_ms)
+    }
+
+    /// The general way, for the rows that are not plain.
+    #[inline(never)]
+    fn other_numeric_row(&mut self, lane: &LaneEntry, plan: &InputPlan, seen: &mut ServerSeen) -> (Values, i64) {
+        let row = &self.rows[lane.row as usize];
+        let view = self.samples.view(row);
         let extent = numeric::extent(row, &view, &self.times);
         let ended = has_ended(row, &view, extent.end);
         let newest_ms = if extent.end == 0 {
@@ -283,7 +315,7 @@ impl Pass<'_> {
         let view = self.samples.view(row);
         let mut values =
             numeric::evaluate(row, &view, &extent, plan.function, &self.times, horizon_ms, &mut self.scratch);
-        let scale = plan.scales.get(usize::from(lane.source)).copied().unwrap_or(1.0);
+        let scale = plan.scale(lane.source);
         if !matches!(plan.function, WindowFunction::Count) {
             values.control *= scale;
             values.state *= scale;
@@ -405,7 +437,7 @@ impl Pass<'_> {
 
     /// Adds a histogram row to the present group; answers the time of its newest snapshot.
     fn histogram_row(&mut self, lane: &LaneEntry, plan: &InputPlan, seen: &mut ServerSeen) -> i64 {
-        let scale = plan.scales.get(usize::from(lane.source)).copied().unwrap_or(1.0);
+        let scale = plan.scale(lane.source);
         let at = (lane.row & !HISTOGRAM) as usize;
         let Some(resource) = self.histograms[at].as_ref().map(|row| row.resource) else { return i64::MIN };
         let horizon_ms = self.horizon(resource);
@@ -514,17 +546,22 @@ impl Pass<'_> {
         self.finish_row(id, &found, control.events, seen);
     }
 
-    #[inline]
+    #[inline(always)]
     fn finish_row(&mut self, id: u32, found: &RowSeen, events: sweep::Events, seen: &mut ServerSeen) {
         if found.expired {
             self.expired.push((found.resource, id));
         }
         if let Some(newest_ms) = found.newest_ms {
             seen.newest_ms = seen.newest_ms.max(newest_ms);
-            if let Some(Some(state)) = self.resources.get_mut(found.resource as usize)
-                && state.watermark_ms < newest_ms
-            {
-                state.watermark_ms = newest_ms;
+            // The rows of a resource mostly have the same newest time: its state is looked at once.
+            let (resource, marked_ms) = self.marked;
+            if resource != found.resource || marked_ms < newest_ms {
+                self.marked = (found.resource, newest_ms);
+                if let Some(Some(state)) = self.resources.get_mut(found.resource as usize)
+                    && state.watermark_ms < newest_ms
+                {
+                    state.watermark_ms = newest_ms;
+                }
             }
         }
         if found.alive && found.interval_ms != 0 {

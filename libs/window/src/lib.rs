@@ -15,9 +15,9 @@
 //! | future | waits for its tick, or is refused beyond a bound |
 //! | slow | windows stretch to two and a half intervals of the row |
 //!
-//! The way of a sample: [`ingest`] finds its row, [`samples`] keeps it; [`close`] walks the [`lanes`], [`numeric`] and
-//! [`histogram`] evaluate a row, [`sweep`] does the arithmetic of epochs, [`fold`] makes one value per server, [`output`]
-//! writes the columns.
+//! The way of a sample: [`ingest`] finds its row, [`samples`] keeps it; [`close`] walks the [`lanes`], [`plain`],
+//! [`numeric`] and [`histogram`] evaluate a row, [`sweep`] does the arithmetic of epochs, [`fold`] makes one value per
+//! server, [`output`] writes the columns.
 #![forbid(unsafe_code)]
 
 mod batch;
@@ -31,6 +31,7 @@ mod ingest;
 mod lanes;
 mod numeric;
 mod output;
+mod plain;
 mod samples;
 mod series;
 mod store;

@@ -1,8 +1,8 @@
 //! One numeric row at one tick: the values of both windows, in one pass over the newest samples.
 //!
-//! This is the inner loop of a tick (twenty million rows in a large cell), so the common case is a short one: a counter
-//! that only rises is two loads and a subtraction per window after one look at its samples. Everything rare (resets
-//! without a start time, several start times, end markers, first contact) goes through [`crate::sweep`].
+//! This is what the rules are about; the many rows of which there is nothing to be noted take the short way of
+//! [`crate::plain`] to the same results. A counter that only rises is a subtraction per window here too. Everything rare
+//! (resets without a start time, several start times, end markers, first contact) goes through [`crate::sweep`].
 
 use headroom_model::SeriesKind;
 use headroom_model::policy::WindowFunction;
@@ -70,11 +70,14 @@ pub fn interval_of(view: &View<'_>, end: usize) -> u32 {
         0 | 1 => 0,
         2 => gap(1),
         3 => gap(1).min(gap(2)),
-        _ => {
-            let (a, b, c) = (gap(end - 1), gap(end - 2), gap(end - 3));
-            a.min(b).max(a.max(b).min(c))
-        }
+        _ => median(gap(end - 1), gap(end - 2), gap(end - 3)),
     }
+}
+
+/// The middle one of three.
+#[inline(always)]
+pub fn median(a: u32, b: u32, c: u32) -> u32 {
+    a.min(b).max(a.max(b).min(c))
 }
 
 /// Finds what the tick looks at.
@@ -160,8 +163,8 @@ pub fn evaluate(
 
 /// The functions of single values. The state window continues where the control window ends, so that no sample is read
 /// twice; the order of the sum is fixed by that.
-#[inline]
-fn level(extent: &Extent, function: WindowFunction, value: impl Fn(usize) -> f64) -> (f64, f64) {
+#[inline(always)]
+pub fn level(extent: &Extent, function: WindowFunction, value: impl Fn(usize) -> f64) -> (f64, f64) {
     let some = |value: f64, count: usize| if count > 0 { value } else { f64::NAN };
     match function {
         WindowFunction::Last => {
@@ -212,13 +215,18 @@ fn counter(
     if plain {
         let (last_value, last_time) = (view.value(end - 1), view.time(end - 1));
         let of = |base: usize| {
-            let increase = last_value - view.value(base);
-            if rate { increase * 1_000.0 / f64::from(last_time.wrapping_sub(view.time(base))) } else { increase }
+            increase_or_rate(last_value - view.value(base), last_time.wrapping_sub(view.time(base)), rate)
         };
         let values = Values { state: of(state - 1), samples: (end - control) as u32, ..Values::NONE };
         return if control < end { Values { control: of(control - 1), ..values } } else { values };
     }
     counter_by_sweep(view, extent, rate, times, horizon_ms, scratch)
+}
+
+/// What a counter's increase over a time is under its function.
+#[inline(always)]
+pub fn increase_or_rate(increase: f64, over_ms: u32, rate: bool) -> f64 {
+    if rate { increase * 1_000.0 / f64::from(over_ms) } else { increase }
 }
 
 /// The general way, for everything that is not plain.

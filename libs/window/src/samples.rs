@@ -77,7 +77,17 @@ pub struct View<'a> {
     wide: bool,
 }
 
-impl View<'_> {
+impl<'a> View<'a> {
+    /// The times, two to a word, and the values, if the row is narrow and its block has room for just so many.
+    #[inline(always)]
+    pub fn block<const WORDS: usize, const CAPACITY: usize>(&self) -> Option<(&'a [u64; WORDS], &'a [u64; CAPACITY])> {
+        if self.wide || self.words.len() != WORDS + CAPACITY {
+            return None;
+        }
+        let (times, values) = self.words.split_first_chunk::<WORDS>()?;
+        Some((times, values.first_chunk::<CAPACITY>()?))
+    }
+
     #[inline]
     pub fn time(&self, at: usize) -> u32 {
         (self.words[at >> 1] >> ((at & 1) << 5)) as u32

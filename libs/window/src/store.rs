@@ -141,6 +141,14 @@ pub(crate) struct InputPlan {
     pub scales: Vec<f64>,
 }
 
+impl InputPlan {
+    /// What values of a source are multiplied with.
+    #[inline]
+    pub fn scale(&self, source: u8) -> f64 {
+        self.scales.get(usize::from(source)).copied().unwrap_or(1.0)
+    }
+}
+
 /// The samples of a cell, and what the policy in force makes of them.
 ///
 /// Inputs: [`open_resource`](Self::open_resource), [`move_resource`](Self::move_resource),
