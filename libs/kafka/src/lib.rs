@@ -1,0 +1,6 @@
+//! The three ports on Kafka, and the reader of foreign topics.
+#![forbid(unsafe_code)]
+
+pub mod connection;
+
+pub use connection::{Connection, Mechanism, Sasl, Tls};
