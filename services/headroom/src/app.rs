@@ -149,6 +149,7 @@ impl App {
         .map_err(|error| error.to_string())?;
         let status = aggregator.status();
         let clock = Arc::new(EventClock::new(log.clone(), status.clone(), config.time.tick_seconds));
+        collect::lag(&telemetry, &log, &status);
         collect::ages(&telemetry, &read_model, event_time);
 
         let stop_api = CancellationToken::new();
