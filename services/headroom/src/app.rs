@@ -313,7 +313,7 @@ fn engine_config(config: &Config, event_time: bool) -> EngineConfig {
 fn refused(refused: headroom_otlp_ingestor::Refused) -> headroom_wire::operate::SeenMetric {
     headroom_wire::operate::SeenMetric {
         metric: "*".to_owned(),
-        sender: Some(refused.sender),
+        senders: vec![refused.sender],
         samples: refused.points,
         reason: Some(refused.message),
         ..Default::default()
