@@ -2,5 +2,6 @@
 #![forbid(unsafe_code)]
 
 pub mod connection;
+pub mod source;
 
 pub use connection::{Connection, Mechanism, Sasl, Tls};
