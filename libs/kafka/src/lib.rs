@@ -8,6 +8,7 @@
 mod checkpoints;
 mod cluster;
 pub mod connection;
+<<<<<<< HEAD
 mod follower;
 mod reader;
 pub mod records;
@@ -16,6 +17,9 @@ mod snapshot_log;
 mod split;
 mod topics;
 mod writer;
+=======
+pub mod source;
+>>>>>>> 6fb0228
 
 pub use checkpoints::KafkaCheckpointStore;
 pub use connection::{Connection, Mechanism, Sasl, Tls};
