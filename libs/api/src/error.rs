@@ -3,6 +3,7 @@
 use std::fmt::Display;
 
 use axum::response::{IntoResponse, Response};
+use headroom_access::Denial;
 use headroom_model::Timestamp;
 use headroom_wire::bulk::Candidate;
 use headroom_wire::{Problem, ProblemItem, Time};
@@ -196,6 +197,24 @@ impl IntoResponse for ApiError {
         let mut response = status.into_response();
         response.extensions_mut().insert(self);
         response
+    }
+}
+
+impl From<Denial> for ApiError {
+    fn from(denial: Denial) -> Self {
+        let detail = denial.to_string();
+        let (kind, title) = match denial.status() {
+            StatusCode::UNAUTHORIZED => ("unauthorized", "Who asks is not known"),
+            StatusCode::FORBIDDEN => ("forbidden", "The caller may not do this"),
+            _ => ("too-many-requests", "The caller asks too often"),
+        };
+        let error = Self::new(denial.status(), kind, title, detail);
+        match (&denial, denial.retry_after_seconds()) {
+            (Denial::TooMany { limit, per_second, .. }, Some(seconds)) => {
+                error.limit(limit, *per_second).retry_after(seconds)
+            }
+            _ => error.field("Authorization"),
+        }
     }
 }
 
