@@ -1,5 +1,6 @@
 //! Who is let in: one question per connection, one per request.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,6 +25,9 @@ use crate::tls::{ClientAuth, HandshakeError, Tls, TlsFiles};
 /// How often the files are looked at. They are read rather than watched: what watching sees differs between a file, a
 /// symbolic link, a mounted secret and a network file system, and a few kilobytes every two seconds cost nothing.
 pub const REREAD_EVERY: Duration = Duration::from_secs(2);
+
+/// A reason of denials is logged once in this time.
+const LOG_EVERY: Duration = Duration::from_secs(60);
 
 /// The wall clock, whatever time the engines run on: it is what permissions end by.
 pub type Now = Arc<dyn Fn() -> Timestamp + Send + Sync>;
@@ -76,6 +80,8 @@ struct Inner {
     open_metrics: bool,
     now: Now,
     telemetry: Telemetry,
+    /// When each reason of denials was logged last.
+    logged: Mutex<BTreeMap<&'static str, Instant>>,
 }
 
 struct KnownCallers {
@@ -125,6 +131,7 @@ impl Access {
             open_metrics: security.open_metrics,
             now,
             telemetry: telemetry.clone(),
+            logged: Mutex::default(),
         }));
         access.show_expiry();
         Ok(access)
@@ -147,6 +154,7 @@ impl Access {
             open_metrics: true,
             now: Arc::new(Timestamp::default),
             telemetry: telemetry.clone(),
+            logged: Mutex::default(),
         }))
     }
 
@@ -210,8 +218,23 @@ impl Access {
     /// Why it may not; it has been counted.
     pub fn admit(&self, surface: Surface, peer: &Peer, headers: &HeaderMap, needs: Scope) -> Result<Caller, Denial> {
         self.admit_at(surface, peer, headers, needs, Instant::now()).inspect_err(|denial| {
-            self.0.telemetry.counter(&catalog::ACCESS_DENIED, [surface.as_str(), denial.reason()]).inc();
+            let (surface, reason) = (surface.as_str(), denial.reason());
+            self.0.telemetry.counter(&catalog::ACCESS_DENIED, [surface, reason]).inc();
+            if self.is_due(reason, Instant::now()) {
+                let from = peer.address.map(tracing::field::display);
+                tracing::warn!(surface, reason, from, "a request was not let in, perhaps one of many: {denial}");
+            }
         })
+    }
+
+    /// Whether a reason was not logged for a while: a sender with an old token tries for ever.
+    fn is_due(&self, reason: &'static str, now: Instant) -> bool {
+        let mut logged = self.0.logged.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_due = logged.get(reason).is_none_or(|last| now.saturating_duration_since(*last) >= LOG_EVERY);
+        if is_due {
+            logged.insert(reason, now);
+        }
+        is_due
     }
 
     fn admit_at(

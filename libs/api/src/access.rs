@@ -8,7 +8,7 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use headroom_access::{Access, Caller, Peer, Scope, Surface};
-use http::{HeaderValue, Method, header};
+use http::Method;
 use utoipa::openapi::OpenApi;
 
 use crate::error::ApiError;
@@ -73,15 +73,8 @@ fn peer(request: &Request) -> Arc<Peer> {
 }
 
 /// Lets a request in, or says why not.
-pub(crate) fn admit(access: &Access, request: &Request, needs: Scope) -> Result<Caller, Response> {
-    access.admit(Surface::Http, &peer(request), request.headers(), needs).map_err(|denial| {
-        let challenge = denial.challenge().and_then(|challenge| HeaderValue::from_str(&challenge).ok());
-        let mut response = ApiError::from(denial).into_response();
-        if let Some(challenge) = challenge {
-            response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
-        }
-        response
-    })
+pub(crate) fn admit(access: &Access, request: &Request, needs: Scope) -> Result<Caller, ApiError> {
+    Ok(access.admit(Surface::Http, &peer(request), request.headers(), needs)?)
 }
 
 /// The probes and `/metrics`, which are served beside the API: probes are for everybody, since those who probe have no
@@ -98,6 +91,6 @@ async fn guard(State(access): State<Access>, request: Request, next: Next) -> Re
     let (path, method) = (request.uri().path().to_owned(), request.method().clone());
     match admit(&access, &request, Scope::Read) {
         Ok(_) => next.run(request).await,
-        Err(response) => render_problem(response, &path, &method),
+        Err(error) => render_problem(error.into_response(), &path, &method),
     }
 }

@@ -53,7 +53,7 @@ async fn around(State((state, needs)): State<(ApiState, Arc<Needs>)>, mut reques
     let needed = needs.scope(&method, route.as_ref().map(MatchedPath::as_str));
     let response = match enter(&state, &mut request, needed) {
         Ok(_place) => next.run(request).await,
-        Err(response) => response,
+        Err(error) => error.into_response(),
     };
     let response = render_problem(response, &path, &method);
     let route = route.as_ref().map_or("unmatched", MatchedPath::as_str);
@@ -67,11 +67,11 @@ fn enter(
     state: &ApiState,
     request: &mut Request,
     needed: Option<Scope>,
-) -> Result<Option<OwnedSemaphorePermit>, Response> {
-    within_bounds(state, request).map_err(IntoResponse::into_response)?;
+) -> Result<Option<OwnedSemaphorePermit>, ApiError> {
+    within_bounds(state, request)?;
     let Some(needed) = needed else { return Ok(None) };
-    let caller = admit(&state.access, request, needed).inspect_err(|response| {
-        state.observer.refused(match response.status() {
+    let caller = admit(&state.access, request, needed).inspect_err(|error| {
+        state.observer.refused(match error.status() {
             StatusCode::UNAUTHORIZED => "unauthorized",
             StatusCode::FORBIDDEN => "forbidden",
             _ => "rate",
@@ -81,7 +81,7 @@ fn enter(
         return Ok(None);
     }
     request.extensions_mut().insert(caller);
-    state.operator_permit().map(Some).map_err(IntoResponse::into_response)
+    state.operator_permit().map(Some)
 }
 
 fn within_bounds(state: &ApiState, request: &Request) -> Result<(), ApiError> {

@@ -87,7 +87,7 @@ impl SampleBatch {
         self.len() == 0
     }
 
-    /// The Arrow schema of the numeric points, documented in `schemas/arrow/`.
+    /// The Arrow schema of the numeric points, documented in `schemas/arrow.md`.
     pub fn points_schema() -> Schema {
         Schema::new(vec![
             Field::new("resource", DataType::UInt32, false),

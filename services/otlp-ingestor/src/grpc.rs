@@ -53,6 +53,12 @@ pub(crate) async fn answer(ingestor: &Ingestor, peer: &Peer, request: Request<In
     }
 }
 
+/// Bytes of a whole call by its prefix.
+fn framed_bytes(first: &[u8]) -> Option<u64> {
+    let length = first.get(1..PREFIX_BYTES)?.try_into().ok()?;
+    Some(u64::from(u32::from_be_bytes(length)) + PREFIX_BYTES as u64)
+}
+
 async fn export(ingestor: &Ingestor, kind: Kind, peer: &Peer, request: Request<Incoming>) -> Result<Vec<u8>, Refusal> {
     let (head, incoming) = request.into_parts();
     let caller = ingestor.admit(peer, &head.headers)?;
@@ -64,7 +70,7 @@ async fn export(ingestor: &Ingestor, kind: Kind, peer: &Peer, request: Request<I
     let limits = ingestor.limits();
     let bound = Bound { name: "grpc_message_bytes_max", bytes: limits.grpc_message_bytes_max };
     let framed = Bound { bytes: bound.bytes.saturating_add(PREFIX_BYTES as u64), ..bound };
-    let mut read = body::read(incoming, framed, ingestor.budget(), limits.request_timeout).await?;
+    let mut read = body::read(incoming, framed, ingestor.budget(), limits.request_timeout, framed_bytes).await?;
     ingestor.metrics().received(Transport::Grpc, read.bytes.len());
     ingestor.access().charge(&caller, read.bytes.len());
     if read.bytes.len() < PREFIX_BYTES {

@@ -118,19 +118,19 @@ async fn a_stuck_handshake_holds_up_nobody_and_ends() {
     }
     let (_another, far) = duplex(1_024);
     let refused = access.accept("test", far, [127, 0, 0, 1].into(), &places).await;
-    assert_eq!(refused.err().expect("there is one place").bound(), "handshakes_max");
+    assert_eq!(refused.expect_err("there is one place").bound(), "handshakes_max");
 
     let (near, _) = connect(&access, client(&ours, None)).await;
     assert!(near.is_ok(), "{near:?}");
 
-    let ended = stuck.await.expect("no panic").err().expect("it never said anything");
+    let ended = stuck.await.expect("no panic").expect_err("it never said anything");
     assert_eq!((ended.bound(), started.elapsed() >= HANDSHAKE_TIMEOUT), ("handshake_timeout", true));
     assert_eq!(places.available_permits(), 1);
 
     let (mut plain, far) = duplex(1_024);
     plain.write_all(b"GET / HTTP/1.1\r\n\r\n").await.expect("room");
     let refused = access.accept("test", far, [127, 0, 0, 1].into(), &places).await;
-    assert_eq!(refused.err().expect("no handshake").bound(), "tls");
+    assert_eq!(refused.expect_err("no handshake").bound(), "tls");
 }
 
 #[test]
