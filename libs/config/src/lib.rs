@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 mod check;
+mod kafka;
 mod load;
 mod merge;
 mod named;
@@ -19,11 +20,12 @@ mod selector;
 mod service;
 mod tree;
 
+pub use kafka::{KafkaMechanism, KafkaSasl, KafkaSection, KafkaTls};
 pub use load::{Flag, LoadArgs, Loaded, Setting};
 pub use policy::{CLASSES_MAX, INPUTS_MAX, RULES_MAX, SIGNALS_MAX, SOURCES_MAX, load_policy};
 pub use problem::{ConfigErrors, Problem};
 pub use service::{
-    Auth, Config, Durability, EngineSection, HttpSection, IdentitySection, LogFormat, LogLevel, LogSection,
+    Auth, Backend, Config, Durability, EngineSection, HttpSection, IdentitySection, LogFormat, LogLevel, LogSection,
     OtlpSection, PolicySection, SecuritySection, TelemetrySection, TimeMode, TimeSection,
 };
 pub use tree::Origin;

@@ -3,13 +3,18 @@
 #![forbid(unsafe_code)]
 
 mod app;
+mod backend;
 mod cli;
 mod client;
 mod clock;
 mod collect;
 mod commands;
 mod configuration;
+mod engines;
+mod follow;
 mod output;
+mod roles;
+mod settings;
 mod watcher;
 
 use std::process::ExitCode;

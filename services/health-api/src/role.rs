@@ -68,4 +68,10 @@ impl Role {
         let router = probes::router(options.telemetry, options.readiness).merge(headroom_api::router(state));
         headroom_api::serve(self.listener, router, &options.limits, shutdown).await;
     }
+
+    /// Serves probes and metrics alone, for a process that has other roles only.
+    pub async fn serve_probes(self, telemetry: Telemetry, readiness: Readiness, shutdown: CancellationToken) {
+        let router = probes::router(telemetry, readiness);
+        headroom_api::serve(self.listener, router, &ApiLimits::default(), shutdown).await;
+    }
 }
