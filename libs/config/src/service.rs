@@ -18,10 +18,10 @@ pub struct Config {
     pub otlp: OtlpSection,
     /// Which attributes name a server, its cell and its pool.
     pub identity: IdentitySection,
+    /// Kafka: the cluster, our own topics when `log.backend` is `kafka`, and the foreign topics that are read.
+    pub kafka: KafkaSection,
     /// The sample log: where it lies, and its bounds on disk.
     pub log: LogSection,
-    /// The cluster that the log lies on when `log.backend` is `kafka`.
-    pub kafka: KafkaSection,
     /// Whose time it is.
     pub time: TimeSection,
     /// Bounds of the engines.

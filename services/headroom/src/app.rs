@@ -18,6 +18,7 @@ use headroom_api::ApiLimits;
 use headroom_config::{Config, TimeMode, load_policy};
 use headroom_engine::CompiledPolicy;
 use headroom_health_api::{CommandsOptions, LogCommands, Policies, Role, RoleOptions};
+use headroom_kafka_ingestor::Sources;
 use headroom_log::{Position, SampleLog};
 use headroom_model::{LogRecord, Policy};
 use headroom_otlp_ingestor::{Ingestor, Listener, Metrics as OtlpMetrics, bind, serve};
@@ -29,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::engines::Engines;
 use crate::roles::Roles;
-use crate::{backend, clock, collect, follow, settings};
+use crate::{backend, clock, collect, follow, settings, sources};
 
 /// Cells of the whole process.
 pub(crate) const CELLS_MAX: usize = 4_096;
@@ -60,6 +61,7 @@ pub(crate) struct App {
     stop_ingest: watch::Sender<bool>,
     stop_api: CancellationToken,
     ingest: Vec<JoinHandle<()>>,
+    sources: Option<Sources>,
     api: JoinHandle<()>,
     timekeeper: Option<JoinHandle<()>>,
     telemetry: Telemetry,
@@ -123,7 +125,7 @@ impl App {
         collect::log_stats(&telemetry, &log, ports.disk_snapshots.as_ref());
         let read_model = Arc::new(ReadModel::new(if event_time { 0 } else { GRACE_SECONDS }));
         // A partition without records has no policy yet, and an engine without a policy can place no sample.
-        if roles.otlp_ingestor || roles.aggregator {
+        if roles.otlp_ingestor || roles.kafka_ingestor || roles.aggregator {
             for partition in 0..log.partitions() {
                 if log.end(partition) == Position(0) {
                     append_policy(&*log, partition, &policy).await?;
@@ -185,7 +187,24 @@ impl App {
             Some(engines) => Some(engines.run(config, clock, stopping).await?),
             None => None,
         };
-        Ok(Self { addresses, readiness, policy, engines, stop_ingest, stop_api, ingest, api, timekeeper, telemetry })
+        // Last: what is read before the engines have caught up only makes them later.
+        let sources = match roles.kafka_ingestor {
+            true => Some(sources::start(config, &log, &telemetry)?),
+            false => None,
+        };
+        Ok(Self {
+            addresses,
+            readiness,
+            policy,
+            engines,
+            stop_ingest,
+            stop_api,
+            ingest,
+            sources,
+            api,
+            timekeeper,
+            telemetry,
+        })
     }
 
     /// Brings another policy into force, if it differs.
@@ -214,6 +233,11 @@ impl App {
         let _ = self.stop_ingest.send(true);
         for listener in self.ingest {
             let _ = listener.await;
+        }
+        if let Some(sources) = self.sources
+            && tokio::task::spawn_blocking(move || sources.stop()).await.is_err()
+        {
+            tracing::error!("the Kafka sources did not stop in order; some records will be read twice");
         }
         if let Some(timekeeper) = self.timekeeper {
             timekeeper.abort();

@@ -10,7 +10,7 @@ use headroom_log::{CheckpointStore, SampleLog, SnapshotLog};
 
 use crate::app::CELLS_MAX;
 use crate::roles::Roles;
-use crate::settings;
+use crate::{settings, sources};
 
 /// What the roles of this process work on. A role that is not here leaves its ports away.
 pub(crate) struct Ports {
@@ -61,7 +61,8 @@ fn open_disk(config: &Config, data_dir: &Path, event_time: bool) -> Result<Ports
 }
 
 fn open_kafka(config: &Config, roles: Roles) -> Result<Ports, String> {
-    let connection = settings::connection(config)?;
+    let kafka = &config.kafka;
+    let connection = sources::connection("kafka", &kafka.brokers, kafka.tls.as_ref(), kafka.sasl.as_ref())?;
     let layout = settings::layout(config);
     let log = KafkaSampleLog::open(&connection, &layout, SampleLogLimits::default())?;
     let snapshots = match roles.aggregator || roles.health_api {

@@ -15,6 +15,7 @@ mod follow;
 mod output;
 mod roles;
 mod settings;
+mod sources;
 mod watcher;
 
 use std::process::ExitCode;

@@ -1,11 +1,9 @@
 //! From the configuration's keys to what each part takes.
 
-use std::path::PathBuf;
-
-use headroom_config::{Config, Durability, KafkaMechanism};
+use headroom_config::{Config, Durability, IdentitySection};
 use headroom_engine::{EngineConfig, RegistryLimits, WindowLimits};
 use headroom_ingest::{IdentityConfig, NameRule};
-use headroom_kafka::{Connection, Layout, Mechanism, Sasl, Tls};
+use headroom_kafka::Layout;
 use headroom_log::disk::{DiskLogOptions, Durability as LogDurability};
 use headroom_otlp_ingestor::{IngestorOptions, Limits};
 
@@ -61,13 +59,26 @@ pub(crate) fn refused(refused: headroom_otlp_ingestor::Refused) -> headroom_wire
     }
 }
 
-pub(crate) fn ingestor_options(config: &Config) -> Result<IngestorOptions, String> {
+/// The rules of an `identity` section, which is at `path`.
+///
+/// # Errors
+/// Which rule is none.
+pub(crate) fn identity(section: &IdentitySection, path: &str) -> Result<IdentityConfig, String> {
     let rules = |key: &str, rules: &[String]| {
         rules
             .iter()
-            .map(|rule| rule.parse::<NameRule>().map_err(|error| format!("identity.{key}: {error}")))
+            .map(|rule| rule.parse::<NameRule>().map_err(|error| format!("{path}.{key}: {error}")))
             .collect::<Result<Vec<_>, _>>()
     };
+    Ok(IdentityConfig {
+        server: rules("keys", &section.keys)?,
+        allow_service_instance: section.allow_service_instance,
+        cell: rules("cell_keys", &section.cell_keys)?,
+        pool: rules("pool_keys", &section.pool_keys)?,
+    })
+}
+
+pub(crate) fn ingestor_options(config: &Config) -> Result<IngestorOptions, String> {
     let otlp = &config.otlp;
     Ok(IngestorOptions {
         limits: Limits {
@@ -78,61 +89,9 @@ pub(crate) fn ingestor_options(config: &Config) -> Result<IngestorOptions, Strin
             connections_max: otlp.connections_max,
             ..Limits::default()
         },
-        identity: IdentityConfig {
-            server: rules("keys", &config.identity.keys)?,
-            allow_service_instance: config.identity.allow_service_instance,
-            cell: rules("cell_keys", &config.identity.cell_keys)?,
-            pool: rules("pool_keys", &config.identity.pool_keys)?,
-        },
+        identity: identity(&config.identity, "identity")?,
         ..IngestorOptions::default()
     })
-}
-
-/// How the cluster is reached.
-///
-/// # Errors
-/// If the credentials are incomplete or cannot be read.
-pub(crate) fn connection(config: &Config) -> Result<Connection, String> {
-    let kafka = &config.kafka;
-    if kafka.brokers.is_empty() {
-        return Err("kafka.brokers is empty: name at least one as host:port".to_owned());
-    }
-    let path = |file: &Option<String>| file.as_ref().map(PathBuf::from);
-    let tls = path(&kafka.tls.ca_file).map(|ca_file| Tls {
-        ca_file,
-        cert_file: path(&kafka.tls.cert_file),
-        key_file: path(&kafka.tls.key_file),
-    });
-    if tls.is_none() && (kafka.tls.cert_file.is_some() || kafka.tls.key_file.is_some()) {
-        return Err(
-            "kafka.tls.cert_file and key_file need kafka.tls.ca_file: without it there is no encryption".to_owned()
-        );
-    }
-    let sasl = match &kafka.sasl.username {
-        None => None,
-        Some(username) => Some(Sasl {
-            mechanism: match kafka.sasl.mechanism {
-                KafkaMechanism::Plain => Mechanism::Plain,
-                KafkaMechanism::ScramSha256 => Mechanism::ScramSha256,
-                KafkaMechanism::ScramSha512 => Mechanism::ScramSha512,
-            },
-            username: username.clone(),
-            password: password(config)?,
-        }),
-    };
-    Ok(Connection { brokers: kafka.brokers.clone(), tls, sasl, client_id: String::new() })
-}
-
-fn password(config: &Config) -> Result<String, String> {
-    match (&config.kafka.sasl.password_file, &config.kafka.sasl.password_env) {
-        (Some(file), None) => std::fs::read_to_string(file)
-            .map(|text| text.trim_end_matches(['\r', '\n']).to_owned())
-            .map_err(|error| format!("kafka.sasl.password_file: cannot read {file}: {error}")),
-        (None, Some(name)) => std::env::var(name)
-            .map_err(|_| format!("kafka.sasl.password_env: the environment variable {name} is not set")),
-        (Some(_), Some(_)) => Err("kafka.sasl: set password_file or password_env, not both".to_owned()),
-        (None, None) => Err("kafka.sasl.username needs kafka.sasl.password_file or kafka.sasl.password_env".to_owned()),
-    }
 }
 
 /// How the topics are laid out.
