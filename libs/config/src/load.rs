@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use crate::check::check;
 use crate::merge::lay_over;
 use crate::problem::{ConfigErrors, Problem};
-use crate::service::{Auth, ClientAuth, Config, IdentitySection};
+use crate::service::{Auth, Backend, ClientAuth, Config, IdentitySection};
 use crate::tree::{Entry, Origin, Tree, Value};
 
 /// What variables of the environment begin with that set a key: `HEADROOM__OTLP__HTTP_LISTEN`.
@@ -235,6 +235,13 @@ impl Config {
         }
         self.identity.contradictions("identity", &mut complain);
         self.kafka.contradictions(&mut complain);
+        if self.log.backend == Backend::Kafka && self.kafka.brokers.is_empty() {
+            complain(
+                "log.backend",
+                "`log.backend` is `kafka`, but `kafka.brokers` names none".to_owned(),
+                Some("write brokers: [\"127.0.0.1:9092\"]"),
+            );
+        }
         problems
     }
 }

@@ -18,9 +18,9 @@ pub struct Config {
     pub otlp: OtlpSection,
     /// Which attributes name a server, its cell and its pool.
     pub identity: IdentitySection,
-    /// Kafka: the cluster, and the foreign topics that are read.
+    /// Kafka: the cluster, our own topics when `log.backend` is `kafka`, and the foreign topics that are read.
     pub kafka: KafkaSection,
-    /// The sample log on disk.
+    /// The sample log: where it lies, and its bounds on disk.
     pub log: LogSection,
     /// Whose time it is.
     pub time: TimeSection,
@@ -137,10 +137,23 @@ pub enum Durability {
     Written,
 }
 
-/// The sample log on disk.
+/// Where samples, snapshots and checkpoints lie.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Backend {
+    /// In the data directory: one process, nothing else needed.
+    #[default]
+    Disk,
+    /// On the cluster of the `kafka` section: any number of processes.
+    Kafka,
+}
+
+/// The sample log: where it lies, and its bounds on disk.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct LogSection {
+    /// Where it lies. Roles that run apart need `kafka`; all other keys here are about `disk`.
+    pub backend: Backend,
     /// The data directory. Without one it is `headroom` under the user's state directory.
     pub data_dir: Option<String>,
     /// Partitions. Fixed for the life of a data directory.
@@ -162,6 +175,7 @@ pub struct LogSection {
 impl Default for LogSection {
     fn default() -> Self {
         Self {
+            backend: Backend::Disk,
             data_dir: None,
             partitions: 2,
             segment_bytes: 64 << 20,

@@ -75,4 +75,16 @@ impl Role {
         let router = headroom_api::guarded(probes, access.clone()).merge(headroom_api::router(state));
         headroom_api::serve(self.listener, router, access, &limits, shutdown).await;
     }
+
+    /// Serves probes and metrics alone, for a process that has other roles only.
+    pub async fn serve_probes(
+        self,
+        telemetry: Telemetry,
+        readiness: Readiness,
+        access: Access,
+        shutdown: CancellationToken,
+    ) {
+        let router = headroom_api::guarded(probes::router(telemetry, readiness), access.clone());
+        headroom_api::serve(self.listener, router, access, &ApiLimits::default(), shutdown).await;
+    }
 }
