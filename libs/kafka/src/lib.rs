@@ -13,6 +13,7 @@ mod reader;
 pub mod records;
 mod sample_log;
 mod snapshot_log;
+pub mod source;
 mod split;
 mod topics;
 mod writer;

@@ -11,6 +11,7 @@ mod commands;
 mod configuration;
 mod output;
 mod pools;
+mod sources;
 mod watcher;
 
 use std::process::ExitCode;

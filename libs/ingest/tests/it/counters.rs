@@ -145,7 +145,7 @@ fn what_is_damaged_is_refused_whole_with_its_place() {
         ),
         (
             "{\"metrics\":[{\"name\":\"m\",\"value\":1,\"attributes\":{\"a\":[1]}}]}",
-            (1, 51),
+            (1, 53),
             "metrics[0]: a: an attribute is",
         ),
         ("{\"resourceMetrics\":[]}", (1, 2), "otlp_json"),
