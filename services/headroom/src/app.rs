@@ -27,6 +27,7 @@ use headroom_model::{CellSnapshot, LogRecord, Policy};
 use headroom_otlp_ingestor::{Ingestor, IngestorOptions, Limits, Metrics as OtlpMetrics, bind, serve};
 use headroom_read_model::ReadModel;
 use headroom_telemetry::{Readiness, Telemetry};
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -107,6 +108,11 @@ impl App {
         let grpc = ingest_pool.run(bind("otlp-grpc", addresses.otlp_grpc)).await?;
         let http = ingest_pool.run(bind("otlp-http", addresses.otlp_http)).await?;
         let role = api_pool.run(Role::bind(addresses.http)).await?;
+        // On the threads of start and stop, which have little else to do.
+        let operators = match &config.http.operator_listen {
+            Some(address) => Some((Role::bind(parse("http.operator_listen", address)?).await?, Handle::current())),
+            None => None,
+        };
         let addresses = Addresses { otlp_grpc: grpc.address, otlp_http: http.address, http: role.address };
 
         let event_time = config.time.mode != TimeMode::Wall;
@@ -196,7 +202,7 @@ impl App {
             telemetry: telemetry.clone(),
             readiness: readiness.clone(),
         };
-        let api = api_pool.spawn(role.serve(options, stop_api.clone()));
+        let api = api_pool.spawn(role.serve(options, operators, stop_api.clone()));
 
         let (stop_ingest, stopping) = watch::channel(false);
         let ingest = [grpc, http]
@@ -297,10 +303,11 @@ async fn append_policy(log: &Arc<DiskSampleLog>, partition: u32, policy: &Policy
     Ok(())
 }
 
+fn parse(key: &str, text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| format!("{key}: `{text}` is no address; write it as 127.0.0.1:8080"))
+}
+
 fn addresses(config: &Config) -> Result<Addresses, String> {
-    let parse = |key: &str, text: &str| {
-        text.parse().map_err(|_| format!("{key}: `{text}` is no address; write it as 127.0.0.1:8080"))
-    };
     Ok(Addresses {
         otlp_grpc: parse("otlp.grpc_listen", &config.otlp.grpc_listen)?,
         otlp_http: parse("otlp.http_listen", &config.otlp.http_listen)?,
