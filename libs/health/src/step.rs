@@ -51,6 +51,8 @@ pub struct HealthState {
     latches: Vec<Latches>,
     counters: HealthCounters,
     scratch: Scratch,
+    /// The memory of a frame that is no longer read.
+    spare: HealthFrame,
 }
 
 /// Buffers that keep their memory from tick to tick and nothing else.
@@ -98,6 +100,11 @@ impl HealthState {
         self.counters
     }
 
+    /// Gives back a frame that nobody reads any more: the next tick writes into its memory instead of touching new.
+    pub fn recycle(&mut self, frame: HealthFrame) {
+        self.spare = frame;
+    }
+
     /// Takes one tick: frames in, frame out, a row per slot.
     ///
     /// `pools` is the number of the cell's pools, of which 0 is `default`. Columns that are shorter than
@@ -128,7 +135,7 @@ impl HealthState {
             scales: policy.signals.iter().enumerate().map(|(at, spec)| scales(policy, at, spec)).collect(),
             reason_pressures: reason_pressures(policy),
         };
-        let mut out = blank(policy, slots);
+        let mut out = blank(policy, slots, std::mem::take(&mut self.spare));
         for from in (0..slots).step_by(BLOCK) {
             self.step_block(&tick, from, (from + BLOCK).min(slots), &mut scratch.block, &mut out);
         }
@@ -514,32 +521,41 @@ fn placement(load: u8, fault: u8) -> Placement {
     if fits { Placement::Allow } else { Placement::Avoid }
 }
 
-fn blank(policy: &Policy, slots: usize) -> HealthFrame {
-    let signals = policy.signals.len();
-    let mut reason_offsets = Vec::with_capacity(slots + 1);
+/// An empty frame with room for `slots` rows, in the memory of one that is no longer read.
+fn blank(policy: &Policy, slots: usize, spare: HealthFrame) -> HealthFrame {
+    fn empty<T>(mut column: Vec<T>, length: usize) -> Vec<T> {
+        column.clear();
+        column.reserve_exact(length);
+        column
+    }
+    fn columns<T>(mut columns: Vec<Vec<T>>, lengths: impl Iterator<Item = usize>) -> Vec<Vec<T>> {
+        columns.reverse();
+        lengths.map(|length| empty(columns.pop().unwrap_or_default(), length)).collect()
+    }
+    let each = || policy.signals.iter().map(|_| slots);
+    let mut reason_offsets = empty(spare.reason_offsets, slots + 1);
     reason_offsets.push(0);
     HealthFrame {
-        score: Vec::with_capacity(slots),
-        pressure: Vec::with_capacity(slots),
-        load_pressure: Vec::with_capacity(slots),
-        fault_pressure: Vec::with_capacity(slots),
-        load_state: Vec::with_capacity(slots),
-        fault_state: Vec::with_capacity(slots),
-        placement: Vec::with_capacity(slots),
-        state_since: Vec::with_capacity(slots),
-        confidence: Vec::with_capacity(slots),
-        flags: Vec::with_capacity(slots),
-        signal_pressure: (0..signals).map(|_| Vec::with_capacity(slots)).collect(),
-        signal_status: (0..signals).map(|_| Vec::with_capacity(slots)).collect(),
-        throttle_pressure: Vec::with_capacity(slots),
-        throttle_signal: Vec::with_capacity(slots),
-        relative_thresholds: policy
-            .signals
-            .iter()
-            .map(|spec| Vec::with_capacity(if is_relative(spec) { slots } else { 0 }))
-            .collect(),
+        score: empty(spare.score, slots),
+        pressure: empty(spare.pressure, slots),
+        load_pressure: empty(spare.load_pressure, slots),
+        fault_pressure: empty(spare.fault_pressure, slots),
+        load_state: empty(spare.load_state, slots),
+        fault_state: empty(spare.fault_state, slots),
+        placement: empty(spare.placement, slots),
+        state_since: empty(spare.state_since, slots),
+        confidence: empty(spare.confidence, slots),
+        flags: empty(spare.flags, slots),
+        signal_pressure: columns(spare.signal_pressure, each()),
+        signal_status: columns(spare.signal_status, each()),
+        throttle_pressure: empty(spare.throttle_pressure, slots),
+        throttle_signal: empty(spare.throttle_signal, slots),
+        relative_thresholds: columns(
+            spare.relative_thresholds,
+            policy.signals.iter().map(|spec| if is_relative(spec) { slots } else { 0 }),
+        ),
         reason_offsets,
-        reasons: Vec::new(),
+        reasons: empty(spare.reasons, 0),
     }
 }
 

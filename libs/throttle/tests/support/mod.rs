@@ -82,8 +82,8 @@ impl Frames {
             signals: vec![SignalFrame {
                 control: Float64Array::from(vec![0.0; slots]),
                 state: Float64Array::from(vec![0.0; slots]),
-                samples: vec![3; slots],
-                age_seconds: vec![0.0; slots],
+                samples: vec![3; slots].into(),
+                age_seconds: vec![0.0; slots].into(),
                 volume: None,
             }],
             health: HealthFrame {
