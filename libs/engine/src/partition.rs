@@ -10,7 +10,7 @@ use std::sync::Arc;
 use headroom_model::codec::{DecodeError, Decoder, Encoder};
 use headroom_model::policy::Mode;
 use headroom_model::{CellSnapshot, SampleBatch, Timestamp};
-use headroom_window::{InputsReport, SeenMetric};
+use headroom_window::{InputsReport, SENDERS_REPORT_MAX, SeenMetric};
 
 use crate::cell::{Cell, CellReport, EngineConfig};
 use crate::compiled::CompiledPolicy;
@@ -245,6 +245,10 @@ impl Partition {
                         held.inputs.extend(metric.inputs);
                         held.inputs.sort();
                         held.inputs.dedup();
+                        held.senders.extend(metric.senders);
+                        held.senders.sort();
+                        held.senders.dedup();
+                        held.senders.truncate(SENDERS_REPORT_MAX);
                     }
                 }
             }

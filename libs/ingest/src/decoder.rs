@@ -43,9 +43,31 @@ pub enum DecodeError {
         /// Column, from 1.
         column: usize,
     },
+    /// The message is not made of JSON counter records.
+    Counters {
+        /// What is wrong, with the field.
+        message: String,
+        /// Line, from 1.
+        line: usize,
+        /// Column in bytes, from 1.
+        column: usize,
+    },
+    /// The message is not an Arrow IPC stream of samples.
+    Arrow {
+        /// What is wrong, with the column.
+        message: String,
+    },
 }
 
 impl DecodeError {
+    #[cold]
+    pub(crate) fn counters(message: &str, body: &[u8], at: usize) -> Self {
+        let before = body.get(..at).unwrap_or(body);
+        let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+        let column = before.iter().rev().take_while(|byte| **byte != b'\n').count() + 1;
+        Self::Counters { message: message.to_owned(), line, column }
+    }
+
     pub(crate) fn wire(error: WireError, body: &[u8]) -> Self {
         Self::Protobuf { fault: error.fault, offset: error.offset_in(body) }
     }
@@ -67,6 +89,10 @@ impl fmt::Display for DecodeError {
             Self::Json { message, line, column } => {
                 write!(f, "the body is not valid OTLP/JSON: {message} at line {line}, column {column}")
             }
+            Self::Counters { message, line, column } => {
+                write!(f, "not a counter record: {message} at line {line}, column {column}")
+            }
+            Self::Arrow { message } => write!(f, "not an Arrow IPC stream of samples: {message}"),
         }
     }
 }

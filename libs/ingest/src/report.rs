@@ -135,8 +135,28 @@ impl RejectReason {
     }
 }
 
+impl RejectReason {
+    /// What the owner of a topic of counters should know, with the way out.
+    fn explain_record(self, limits: &IngestLimits) -> String {
+        match self {
+            Self::NoIdentity => {
+                "the record names no server; give it `server`, or attributes that the source's `identity` reads"
+            }
+            Self::NoMetricName => "a sample has no metric's name",
+            Self::NoTime => "the sample has no `time`, and the message no timestamp of its maker",
+            Self::TimeOutOfRange => "the `time` is not between 1970 and 2262",
+            Self::NoValue => "the sample has no `value`, or `null`",
+            other => return other.explain(limits, &IdentityConfig::default()),
+        }
+        .to_owned()
+    }
+}
+
 /// Reasons spelled out in a message; further ones are only counted.
 const REASONS_IN_MESSAGE_MAX: usize = 4;
+
+/// Characters kept of the name of an ignored field.
+const FIELD_CHARS_MAX: usize = 64;
 
 /// What became of the data points of one request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -148,6 +168,10 @@ pub struct IngestReport {
     pub negative_bucket_points: u64,
     /// Values of resource attributes that were cut; counted where a resource is first seen, not at every repeat.
     pub cut_attributes: u64,
+    /// Fields or columns that the format does not know; counter records and Arrow streams only.
+    pub ignored_fields: u64,
+    /// The first of them.
+    pub ignored_field: Option<String>,
     /// For `partial_success`: in English, `None` if nothing was rejected.
     pub message: Option<String>,
 }
@@ -156,6 +180,13 @@ impl IngestReport {
     /// Counts rejected points.
     pub(crate) fn reject(&mut self, reason: RejectReason, points: u64) {
         self.rejected[reason as usize] += points;
+    }
+
+    /// Counts a field that was stepped over.
+    #[cold]
+    pub(crate) fn ignore_field(&mut self, name: &str) {
+        self.ignored_fields += 1;
+        self.ignored_field.get_or_insert_with(|| name.chars().take(FIELD_CHARS_MAX).collect());
     }
 
     /// Points rejected for a reason.
@@ -173,17 +204,24 @@ impl IngestReport {
         RejectReason::ALL.into_iter().map(|reason| (reason, self.rejected(reason))).filter(|(_, points)| *points > 0)
     }
 
-    /// Writes the message that goes with the counts.
+    /// Writes the message that goes with the counts of an OTLP body.
     pub(crate) fn explain(&mut self, limits: &IngestLimits, identity: &IdentityConfig) {
+        self.explain_by(|reason| reason.explain(limits, identity));
+    }
+
+    /// Writes the message that goes with the counts of counter records or an Arrow stream.
+    pub(crate) fn explain_records(&mut self, limits: &IngestLimits) {
+        self.explain_by(|reason| reason.explain_record(limits));
+    }
+
+    fn explain_by(&mut self, explain: impl Fn(RejectReason) -> String) {
         if self.rejected_points() == 0 {
             return;
         }
         let mut reasons: Vec<String> = self
             .rejections()
             .take(REASONS_IN_MESSAGE_MAX)
-            .map(|(reason, points)| {
-                format!("{points} of them: {} ({})", reason.explain(limits, identity), reason.as_str())
-            })
+            .map(|(reason, points)| format!("{points} of them: {} ({})", explain(reason), reason.as_str()))
             .collect();
         let more = self.rejections().count().saturating_sub(REASONS_IN_MESSAGE_MAX);
         if more > 0 {

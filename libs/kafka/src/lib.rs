@@ -1,6 +1,28 @@
 //! The three ports on Kafka, and the reader of foreign topics.
+//!
+//! Everything that several machines must agree on lies in four topics ([`Layout`]): samples, snapshots, checkpoints, and
+//! the decisions that changed. There is no other cluster state, no leader of ours, and no clock shared: who owns a
+//! partition is what Kafka's group says, and a former owner is kept out by Kafka's own fence on transactional ids.
 #![forbid(unsafe_code)]
 
+mod checkpoints;
+mod cluster;
 pub mod connection;
+<<<<<<< HEAD
+mod follower;
+mod reader;
+pub mod records;
+mod sample_log;
+mod snapshot_log;
+mod split;
+mod topics;
+mod writer;
+=======
+pub mod source;
+>>>>>>> 6fb0228
 
+pub use checkpoints::KafkaCheckpointStore;
 pub use connection::{Connection, Mechanism, Sasl, Tls};
+pub use sample_log::{KafkaSampleLog, SampleLogLimits};
+pub use snapshot_log::KafkaSnapshotLog;
+pub use topics::Layout;

@@ -31,6 +31,11 @@ pub enum CheckpointError {
         /// How many there are, counted from 0.
         partitions: u32,
     },
+    /// Another owner has taken over the partition, or this one never claimed it; it must stop.
+    Fenced {
+        /// What was seen.
+        why: Arc<str>,
+    },
     /// Writing failed; the checkpoints that were there are still there. Try again.
     Disk {
         /// Kind of the failure; `StorageFull` is a full disk.
@@ -47,6 +52,7 @@ impl std::fmt::Display for CheckpointError {
             Self::NoSuchPartition { partition, partitions } => {
                 write!(f, "there is no partition {partition}, only 0 to {}", partitions.saturating_sub(1))
             }
+            Self::Fenced { why } => write!(f, "this process does not own the partition: {why}"),
             Self::Disk { why, .. } => write!(f, "the checkpoint cannot be written: {why}"),
         }
     }
@@ -56,6 +62,18 @@ impl std::error::Error for CheckpointError {}
 
 /// Keeps the newest checkpoints of every partition.
 pub trait CheckpointStore: Send + Sync {
+    /// Says that this process owns a partition from now on: nobody who owned it before can store a checkpoint any more.
+    /// On an embedded store, which a lock keeps to one process, there is nothing to do.
+    ///
+    /// # Errors
+    /// If ownership could not be had; try again, or stop.
+    fn claim(&self, _partition: u32) -> Result<(), CheckpointError> {
+        Ok(())
+    }
+
+    /// Says that this process owns a partition no longer.
+    fn release(&self, _partition: u32) {}
+
     /// Stores the state that results from all records before `position`. When it returns, the checkpoint is durable; if
     /// it fails or the process dies, those that were there before still are. A repeat of the newest position replaces it.
     ///

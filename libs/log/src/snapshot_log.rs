@@ -48,8 +48,13 @@ pub enum PublishError {
         /// How many there may be.
         bound: usize,
     },
-    /// Another owner has taken over; this one must stop.
+    /// Another owner has taken over, or this one never claimed the partition; it must stop.
     Fenced {
+        /// What was seen.
+        why: Arc<str>,
+    },
+    /// A partition could not be claimed now.
+    Unavailable {
         /// What was seen.
         why: Arc<str>,
     },
@@ -59,7 +64,8 @@ impl std::fmt::Display for PublishError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::TooManyCells { bound } => write!(f, "there are already {bound} cells, which is the bound"),
-            Self::Fenced { why } => write!(f, "another owner has taken over this partition: {why}"),
+            Self::Fenced { why } => write!(f, "this process does not own the partition: {why}"),
+            Self::Unavailable { why } => write!(f, "the partition cannot be claimed: {why}"),
         }
     }
 }
@@ -83,6 +89,29 @@ pub trait SnapshotLog: Send + Sync {
 
     /// A subscription that first gives everything there is.
     fn subscribe(&self) -> Subscription;
+
+    /// Says that this process owns a partition of the sample log from now on and publishes its cells. Blocks until
+    /// everything that earlier owners have published can be read, and they can publish no more. On an embedded log, which
+    /// a lock keeps to one process, there is nothing to do.
+    ///
+    /// # Errors
+    /// If ownership could not be had; try again, or stop.
+    fn claim(&self, _partition: u32) -> Result<(), PublishError> {
+        Ok(())
+    }
+
+    /// Says that this process owns a partition no longer. Blocks until what was published is durable, within a bound.
+    fn release(&self, _partition: u32) {}
+
+    /// Publishes what the owner of a partition wants readers in other processes to know besides snapshots; the latest of
+    /// a name wins, and none is readable before the snapshots published before it. Never waits. An embedded log drops it:
+    /// there, readers ask the owner itself.
+    ///
+    /// # Errors
+    /// As [`Self::publish`].
+    fn publish_note(&self, _partition: u32, _name: &str, _note: Bytes) -> Result<(), PublishError> {
+        Ok(())
+    }
 }
 
 /// A cell and its newest snapshot.

@@ -87,6 +87,35 @@ impl SampleBatch {
         self.len() == 0
     }
 
+    /// The batch in parts of at most `rows_max` numeric rows, which share its dictionaries. Histograms stay with the
+    /// first. `rows_max` below 1 counts as 1.
+    pub fn split_rows(self, rows_max: usize) -> Vec<Self> {
+        let (rows, rows_max) = (self.points.value.len(), rows_max.max(1));
+        if rows <= rows_max {
+            return vec![self];
+        }
+        let mut histograms = self.histograms;
+        let points = &self.points;
+        (0..rows)
+            .step_by(rows_max)
+            .map(|from| {
+                let length = rows_max.min(rows - from);
+                Self {
+                    resources: self.resources.clone(),
+                    series: self.series.clone(),
+                    points: Points {
+                        resource: points.resource.slice(from, length),
+                        series: points.series.slice(from, length),
+                        start_ns: points.start_ns.slice(from, length),
+                        time_ns: points.time_ns.slice(from, length),
+                        value: points.value.slice(from, length),
+                    },
+                    histograms: std::mem::take(&mut histograms),
+                }
+            })
+            .collect()
+    }
+
     /// The Arrow schema of the numeric points, documented in `schemas/arrow/`.
     pub fn points_schema() -> Schema {
         Schema::new(vec![

@@ -8,7 +8,7 @@ use headroom_model::{CellSnapshot, HistogramPoint, SampleBatch, SampleBatchBuild
 use crate::BASE_SECONDS;
 use crate::expect::check;
 use crate::random::Random;
-use crate::scenario::{Sample, Scenario, Step};
+use crate::scenario::{Event, Sample, Scenario};
 
 /// In which way the same samples reach the engine between the same ticks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +30,8 @@ pub enum Variation {
 pub struct Outcome {
     /// The content of every published snapshot, in order.
     pub published: Vec<Vec<u8>>,
+    /// The snapshots of every tick, by its second.
+    pub ticks: Vec<(i64, Vec<Arc<CellSnapshot>>)>,
     /// Expectations that were not met.
     pub failures: Vec<String>,
 }
@@ -54,39 +56,28 @@ pub fn run(scenario: &Scenario, variation: Variation) -> Result<Outcome, String>
     engine.handle_policy(Arc::new(compile(&scenario.policy)?));
     let mut outcome = Outcome::default();
     let mut latest: Vec<Arc<CellSnapshot>> = Vec::new();
-    let mut waiting: Vec<Sample> = Vec::new();
-    let mut now: Option<i64> = None;
-    for step in &scenario.steps {
-        match step {
-            Step::Sample(sample) => waiting.push(sample.clone()),
-            Step::Advance(to) => {
-                let mut tick = now.unwrap_or(0) + scenario.tick_seconds;
-                while tick <= *to {
-                    // What was sent before the boundary arrives before it; later samples wait their turn.
-                    let (due, later): (Vec<_>, Vec<_>) =
-                        waiting.into_iter().partition(|sample| sample.at_seconds < tick as f64);
-                    waiting = later;
-                    deliver(&mut engine, due, variation, tick as u64);
-                    if variation == Variation::Killed {
-                        engine = Partition::restore(config.clone(), &engine.checkpoint(), compile)?;
-                    }
-                    let snapshots = engine.handle_tick(Timestamp::from_seconds(BASE_SECONDS + tick));
-                    for snapshot in snapshots.unwrap_or_default() {
-                        outcome.published.push(snapshot.encode());
-                        latest.retain(|held| held.cell != snapshot.cell);
-                        latest.push(snapshot);
-                    }
-                    now = Some(tick);
-                    tick += scenario.tick_seconds;
+    for event in scenario.events() {
+        match event {
+            Event::Deliver(samples, tick) => deliver(&mut engine, samples, variation, tick as u64),
+            Event::Tick(tick) => {
+                if variation == Variation::Killed {
+                    engine = Partition::restore(config.clone(), &engine.checkpoint(), compile)?;
                 }
+                let snapshots = engine.handle_tick(Timestamp::from_seconds(BASE_SECONDS + tick)).unwrap_or_default();
+                for snapshot in &snapshots {
+                    outcome.published.push(snapshot.encode());
+                    latest.retain(|held| held.cell != snapshot.cell);
+                    latest.push(snapshot.clone());
+                }
+                outcome.ticks.push((tick, snapshots));
             }
-            Step::Mode(mode) => engine.handle_mode(None, *mode),
-            Step::Remove(cell, server) => engine.handle_remove(cell, server),
-            Step::Expect(server, conditions, line) => {
-                outcome.failures.extend(check(&latest, server, conditions, *line));
+            Event::Mode(mode) => engine.handle_mode(None, mode),
+            Event::Remove(cell, server) => engine.handle_remove(&cell, &server),
+            Event::Expect(server, conditions, line) => {
+                outcome.failures.extend(check(&latest, &server, &conditions, line));
             }
-            Step::Absent(server, line) => {
-                if latest.iter().any(|snapshot| snapshot.servers.server.iter().any(|name| **name == **server)) {
+            Event::Absent(server, line) => {
+                if latest.iter().any(|snapshot| snapshot.servers.server.iter().any(|name| **name == *server)) {
                     outcome.failures.push(format!("line {line}: {server} is there"));
                 }
             }

@@ -59,6 +59,23 @@ pub enum Step {
     Absent(String, usize),
 }
 
+/// What happens at a boundary, in order: the steps with their samples gathered before the tick that they arrive before.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// These samples arrive, in any order and any batches, before the tick at this second.
+    Deliver(Vec<Sample>, i64),
+    /// A tick.
+    Tick(i64),
+    /// An operator sets the mode.
+    Mode(Option<Mode>),
+    /// An operator removes a server: cell and name.
+    Remove(String, String),
+    /// A server must have these properties; with the line, for the message.
+    Expect(String, Vec<String>, usize),
+    /// A server must not be there.
+    Absent(String, usize),
+}
+
 /// A scenario.
 #[derive(Clone, Debug)]
 pub struct Scenario {
@@ -71,6 +88,35 @@ pub struct Scenario {
 }
 
 impl Scenario {
+    /// What happens, tick by tick: the same at every boundary that a scenario is run at.
+    pub fn events(&self) -> Vec<Event> {
+        let mut events = Vec::new();
+        let mut waiting: Vec<Sample> = Vec::new();
+        let mut now = 0;
+        for step in &self.steps {
+            match step {
+                Step::Sample(sample) => waiting.push(sample.clone()),
+                Step::Advance(to) => {
+                    while now + self.tick_seconds <= *to {
+                        now += self.tick_seconds;
+                        // What was sent before the boundary arrives before it; later samples wait their turn.
+                        let (due, later) = waiting.into_iter().partition(|sample| sample.at_seconds < now as f64);
+                        waiting = later;
+                        events.push(Event::Deliver(due, now));
+                        events.push(Event::Tick(now));
+                    }
+                }
+                Step::Mode(mode) => events.push(Event::Mode(*mode)),
+                Step::Remove(cell, server) => events.push(Event::Remove(cell.clone(), server.clone())),
+                Step::Expect(server, conditions, line) => {
+                    events.push(Event::Expect(server.clone(), conditions.clone(), *line));
+                }
+                Step::Absent(server, line) => events.push(Event::Absent(server.clone(), *line)),
+            }
+        }
+        events
+    }
+
     /// Reads a scenario.
     ///
     /// # Errors

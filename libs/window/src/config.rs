@@ -17,6 +17,9 @@ pub const UNMATCHED_PER_RESOURCE_MAX: usize = 4_096;
 /// Largest number of lines of [`crate::InputsReport`].
 pub const INPUTS_REPORT_MAX: usize = 10_000;
 
+/// Largest number of senders that a report names for one metric.
+pub const SENDERS_REPORT_MAX: usize = 8;
+
 /// A row that has been silent for its window and this long is freed: processes come and go.
 pub const ROW_SILENT_MS: i64 = 3_600_000;
 

@@ -39,8 +39,8 @@ mod sweep;
 
 pub use batch::{InputColumns, NEVER_NS, NO_SOURCE, Quality, ServerColumns, WindowBatch};
 pub use config::{
-    BUCKETS_PER_POINT_MAX, INPUTS_REPORT_MAX, SAMPLES_PER_ROW_MAX, UNMATCHED_PER_RESOURCE_MAX, WindowConfig,
-    WindowCounters, WindowLimits,
+    BUCKETS_PER_POINT_MAX, INPUTS_REPORT_MAX, SAMPLES_PER_ROW_MAX, SENDERS_REPORT_MAX, UNMATCHED_PER_RESOURCE_MAX,
+    WindowConfig, WindowCounters, WindowLimits,
 };
 pub use series::{InputsReport, SeenMetric};
 pub use store::{ResourceId, WindowSizes, WindowStore};

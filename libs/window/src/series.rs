@@ -13,7 +13,7 @@ use headroom_model::policy::{Lane, Policy};
 use headroom_model::{Series, SeriesKind};
 use rustc_hash::{FxHashSet, FxHasher};
 
-use crate::config::INPUTS_REPORT_MAX;
+use crate::config::{INPUTS_REPORT_MAX, SENDERS_REPORT_MAX};
 
 /// The set of no lanes.
 pub const NO_LANES: u32 = 0;
@@ -159,11 +159,16 @@ impl SeriesTable {
         }
     }
 
-    /// The metrics seen and who reads them. `lanes_of` tells which lane sets a series is in.
-    pub fn report(&self, policy: &Policy, used: &FxHashSet<(u32, u32)>) -> InputsReport {
+    /// The metrics seen, who sends and who reads them. `used` has every series with a lane set (or [`NO_LANES`]) that it is
+    /// in for some resource, and the number of that resource's sender in `senders`.
+    pub fn report(&self, policy: &Policy, used: &FxHashSet<(u32, u32, u32)>, senders: &[Arc<str>]) -> InputsReport {
         let mut lanes_of: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
-        for (series, set) in used {
-            lanes_of.entry(*series).or_default().push(*set);
+        let mut senders_of: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+        for (series, set, sender) in used {
+            senders_of.entry(*series).or_default().push(*sender);
+            if *set != NO_LANES {
+                lanes_of.entry(*series).or_default().push(*set);
+            }
         }
         let mut metrics: BTreeMap<(Arc<str>, Arc<str>, SeriesKind), SeenMetric> = BTreeMap::new();
         let mut left_off = 0;
@@ -180,6 +185,7 @@ impl SeriesTable {
                 unit: series.unit.clone(),
                 kind: series.kind,
                 inputs: Vec::new(),
+                senders: Vec::new(),
                 points: 0,
                 series: 0,
                 resources_min: 0,
@@ -191,6 +197,8 @@ impl SeriesTable {
             if series.attributes < seen.example {
                 seen.example = series.attributes.clone();
             }
+            let names = senders_of.get(&(id as u32)).into_iter().flatten();
+            seen.senders.extend(names.filter_map(|sender| senders.get(*sender as usize)).cloned());
             for set in lanes_of.get(&(id as u32)).into_iter().flatten() {
                 for lane in &*self.lane_sets[*set as usize] {
                     let Some(input) = policy.inputs.get(usize::from(lane.input)) else { continue };
@@ -203,6 +211,9 @@ impl SeriesTable {
         for seen in &mut metrics {
             seen.inputs.sort();
             seen.inputs.dedup();
+            seen.senders.sort();
+            seen.senders.dedup();
+            seen.senders.truncate(SENDERS_REPORT_MAX);
         }
         InputsReport { metrics, left_off }
     }
@@ -263,6 +274,8 @@ pub struct SeenMetric {
     pub kind: SeriesKind,
     /// Inputs that read it, each with the dialect of the source; empty = unused.
     pub inputs: Vec<(Arc<str>, Arc<str>)>,
+    /// Who sends it, at most [`SENDERS_REPORT_MAX`], sorted; a sender without a name is empty text.
+    pub senders: Vec<Arc<str>>,
     /// Points seen.
     pub points: u64,
     /// Different sets of attributes.

@@ -360,11 +360,21 @@ impl WindowStore {
 
     /// The metrics seen, and which inputs read them.
     pub fn inputs_report(&self) -> InputsReport {
-        let mut used: FxHashSet<(u32, u32)> = FxHashSet::default();
+        let mut used: FxHashSet<(u32, u32, u32)> = FxHashSet::default();
+        let mut numbers: FxHashMap<Arc<str>, u32> = FxHashMap::default();
+        let mut senders: Vec<Arc<str>> = Vec::new();
         for state in self.resources.iter().flatten() {
-            used.extend(state.entries.iter().filter(|e| e.lanes != NO_LANES).map(|e| (e.series, e.lanes)));
+            let sender = match numbers.get(&state.resource.sender) {
+                Some(number) => *number,
+                None => {
+                    senders.push(state.resource.sender.clone());
+                    numbers.insert(state.resource.sender.clone(), senders.len() as u32 - 1);
+                    senders.len() as u32 - 1
+                }
+            };
+            used.extend(state.entries.iter().map(|entry| (entry.series, entry.lanes, sender)));
         }
-        self.series.report(&self.policy, &used)
+        self.series.report(&self.policy, &used, &senders)
     }
 
     fn detach(&mut self, id: ResourceId) {

@@ -315,8 +315,8 @@ fn a_new_policy_keeps_the_samples_of_what_it_still_reads() {
     let batch = cell.close(110);
     assert_eq!((values(&batch, "x", 0).0, values(&batch, "y", 0).0), (Some(90.0), Some(4.0)));
     let report = cell.store.inputs_report();
-    let seen: Vec<_> = report.metrics.iter().map(|m| (&*m.metric, m.inputs.len(), m.points)).collect();
-    assert_eq!(seen, [("x", 1, 6), ("y", 1, 2)]);
+    let seen: Vec<_> = report.metrics.iter().map(|m| (&*m.metric, m.inputs.len(), m.points, m.senders.len())).collect();
+    assert_eq!(seen, [("x", 1, 6, 1), ("y", 1, 2, 1)]);
 }
 
 #[test]

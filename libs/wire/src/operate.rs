@@ -215,8 +215,8 @@ pub struct SeenMetric {
     pub metric: String,
     /// The unit as sent.
     pub unit: Option<String>,
-    /// Which program sends it.
-    pub sender: Option<String>,
+    /// Which programs send it, by `service.name`; a few of them.
+    pub senders: Vec<String>,
     /// Servers that report it.
     pub servers: u64,
     /// Samples seen.

@@ -29,10 +29,6 @@ impl Metrics {
         Self { telemetry: telemetry.clone() }
     }
 
-    pub(crate) fn lag(&self, partition: u32, records: u64) {
-        self.telemetry.gauge(&catalog::ENGINE_LAG, [&partition.to_string()]).set(records as f64);
-    }
-
     pub(crate) fn damaged(&self, partition: u32, records: u64) {
         self.telemetry.counter(&catalog::LOG_DAMAGED, [&partition.to_string()]).add(records);
     }

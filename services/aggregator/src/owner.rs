@@ -285,7 +285,6 @@ impl Owner {
                     self.describe(&engine, &mut progress);
                     self.status.set(self.partition, progress.clone());
                     if let Some(tick) = ticked {
-                        self.metrics.lag(self.partition, self.log.end(self.partition).0.saturating_sub(position.0));
                         checkpointer.consider(tick, position, &engine, &self.metrics);
                     }
                 }

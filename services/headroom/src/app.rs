@@ -149,6 +149,7 @@ impl App {
         .map_err(|error| error.to_string())?;
         let status = aggregator.status();
         let clock = Arc::new(EventClock::new(log.clone(), status.clone(), config.time.tick_seconds));
+        collect::lag(&telemetry, &log, &status);
         collect::ages(&telemetry, &read_model, event_time);
 
         let stop_api = CancellationToken::new();
@@ -312,7 +313,7 @@ fn engine_config(config: &Config, event_time: bool) -> EngineConfig {
 fn refused(refused: headroom_otlp_ingestor::Refused) -> headroom_wire::operate::SeenMetric {
     headroom_wire::operate::SeenMetric {
         metric: "*".to_owned(),
-        sender: Some(refused.sender),
+        senders: vec![refused.sender],
         samples: refused.points,
         reason: Some(refused.message),
         ..Default::default()

@@ -62,6 +62,19 @@ pub(crate) fn log_stats(telemetry: &Telemetry, log: &Arc<DiskSampleLog>, snapsho
     });
 }
 
+/// Publishes how far the engines are behind the log. Whoever waits for them reads this, so it is of the moment that it
+/// is asked for, not of the last tick.
+pub(crate) fn lag(telemetry: &Telemetry, log: &Arc<DiskSampleLog>, status: &Arc<Status>) {
+    let (log, status) = (Arc::downgrade(log), Arc::downgrade(status));
+    telemetry.on_collect(move |telemetry| {
+        let (Some(log), Some(status)) = (log.upgrade(), status.upgrade()) else { return };
+        for partition in 0..log.partitions() {
+            let behind = log.end(partition).0.saturating_sub(status.progress(partition).position.0);
+            telemetry.gauge(&catalog::ENGINE_LAG, [&partition.to_string()]).set(behind as f64);
+        }
+    });
+}
+
 /// Publishes how old the snapshots are. In event time no age can be told from inside.
 pub(crate) fn ages(telemetry: &Telemetry, read_model: &Arc<ReadModel>, event_time: bool) {
     if event_time {

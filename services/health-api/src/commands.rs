@@ -176,7 +176,7 @@ fn describe(seen: &headroom_aggregator::SeenMetric, matcher: &Matcher) -> SeenMe
     SeenMetric {
         metric: seen.metric.to_string(),
         unit: (!seen.unit.is_empty()).then(|| seen.unit.to_string()),
-        sender: None,
+        senders: seen.senders.iter().filter(|sender| !sender.is_empty()).map(ToString::to_string).collect(),
         servers: u64::from(seen.resources_min),
         samples: seen.points,
         inputs: seen.inputs.iter().map(|(input, dialect)| format!("{input} ({dialect})")).collect(),

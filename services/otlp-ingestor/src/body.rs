@@ -29,35 +29,47 @@ pub(crate) struct Read {
     pub(crate) held: Held,
 }
 
-/// Reads a body within a bound.
+/// Says how long a body is by its first bytes, where its head does not.
+pub(crate) type Announced = fn(&[u8]) -> Option<u64>;
+
+/// Reads a body within a bound. A length that is known beforehand, by the head or by the first bytes, is refused or
+/// taken from the budget at once, and spares the copies of a buffer that grows.
 pub(crate) async fn read(
     mut body: Incoming,
     bound: Bound,
     budget: &Budget,
     timeout: std::time::Duration,
+    by_first_bytes: Announced,
 ) -> Result<Read, BodyError> {
     let mut held = Held::default();
-    let announced = body.size_hint().exact();
-    if let Some(length) = announced {
+    // Bytes that the budget has given so far; what arrives beyond them is taken as it comes.
+    let mut covered = 0;
+    let mut admit = |length: u64| {
         if length > bound.bytes {
             return Err(BodyError::TooLarge(bound));
         }
-        if !budget.take(length, &mut held) {
-            return Err(BodyError::Overloaded { bound_bytes: budget.bound_bytes() });
+        if length > covered {
+            if !budget.take(length - covered, &mut held) {
+                return Err(BodyError::Overloaded { bound_bytes: budget.bound_bytes() });
+            }
+            covered = length;
         }
-    }
+        Ok(())
+    };
+    let mut announced = body.size_hint().exact();
+    admit(announced.unwrap_or(0))?;
     let reading = async {
         // Most bodies fit one frame and are then not copied at all.
         let mut first: Option<Bytes> = None;
         let mut whole = BytesMut::new();
         while let Some(frame) = body.frame().await {
             let Ok(data) = frame.map_err(BodyError::Broken)?.into_data() else { continue };
-            if (whole.len() + first.as_ref().map_or(0, Bytes::len) + data.len()) as u64 > bound.bytes {
-                return Err(BodyError::TooLarge(bound));
+            let before = whole.len() + first.as_ref().map_or(0, Bytes::len);
+            if before == 0 && announced.is_none() {
+                announced = by_first_bytes(&data);
+                admit(announced.unwrap_or(0))?;
             }
-            if announced.is_none() && !budget.take(data.len() as u64, &mut held) {
-                return Err(BodyError::Overloaded { bound_bytes: budget.bound_bytes() });
-            }
+            admit((before + data.len()) as u64)?;
             match first.take() {
                 None if whole.is_empty() => first = Some(data),
                 None => whole.extend_from_slice(&data),

@@ -52,6 +52,12 @@ pub(crate) async fn answer(ingestor: &Ingestor, request: Request<Incoming>) -> R
     }
 }
 
+/// Bytes of a whole call by its prefix.
+fn framed_bytes(first: &[u8]) -> Option<u64> {
+    let length = first.get(1..PREFIX_BYTES)?.try_into().ok()?;
+    Some(u64::from(u32::from_be_bytes(length)) + PREFIX_BYTES as u64)
+}
+
 async fn export(ingestor: &Ingestor, kind: Kind, request: Request<Incoming>) -> Result<Vec<u8>, Refusal> {
     let (head, incoming) = request.into_parts();
     let encoding = head.headers.get("grpc-encoding").map_or("", |value| value.to_str().unwrap_or("?"));
@@ -62,7 +68,7 @@ async fn export(ingestor: &Ingestor, kind: Kind, request: Request<Incoming>) -> 
     let limits = ingestor.limits();
     let bound = Bound { name: "grpc_message_bytes_max", bytes: limits.grpc_message_bytes_max };
     let framed = Bound { bytes: bound.bytes.saturating_add(PREFIX_BYTES as u64), ..bound };
-    let mut read = body::read(incoming, framed, ingestor.budget(), limits.request_timeout).await?;
+    let mut read = body::read(incoming, framed, ingestor.budget(), limits.request_timeout, framed_bytes).await?;
     ingestor.metrics().received(Transport::Grpc, read.bytes.len());
     if read.bytes.len() < PREFIX_BYTES {
         return Err(Refusal::invalid("frame", "the call has no message".to_owned()));

@@ -62,7 +62,7 @@ async fn export(
     };
     let limits = ingestor.limits();
     let bound = Bound { name: "body_bytes_max", bytes: limits.body_bytes_max };
-    let read = body::read(incoming, bound, ingestor.budget(), limits.request_timeout).await?;
+    let read = body::read(incoming, bound, ingestor.budget(), limits.request_timeout, |_| None).await?;
     ingestor.metrics().received(Transport::Http, read.bytes.len());
     let bound = Bound { name: "body_decompressed_bytes_max", bytes: limits.body_decompressed_bytes_max };
     let export = Export { transport: Transport::Http, kind, format, encoding, bound, headers: &head.headers };

@@ -28,7 +28,7 @@ macro_rules! scenarios {
         $(
             #[test]
             fn $name() {
-                check(include_str!(concat!("../scenarios/", stringify!($name), ".scenario")));
+                check(include_str!(concat!("../../../../tests/scenarios/", stringify!($name), ".scenario")));
             }
         )*
     };

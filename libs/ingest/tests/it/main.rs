@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod answers;
+mod columns;
+mod counters;
 mod decompression;
 mod fixtures;
 mod generate;

@@ -70,7 +70,8 @@ impl CheckpointStore for DiskCheckpointStore {
             return Err(CheckpointError::Older { newest: Position(*newest) });
         }
         let path = path_of(&held.dir, position.0);
-        whole_file::write(&path, MAGIC, VERSION, &meta_of(partition, position.0), &[bytes], true)
+        let spare = whole_file::spare_of(&held.dir);
+        whole_file::write(&path, &spare, MAGIC, VERSION, &meta_of(partition, position.0), &[bytes])
             .map_err(|error| CheckpointError::Disk { kind: error.kind(), why: why("cannot write", &path, &error) })?;
         if held.positions.last() != Some(&position.0) {
             held.positions.push(position.0);
@@ -107,13 +108,19 @@ impl CheckpointStore for DiskCheckpointStore {
 }
 
 impl Held {
-    /// Deletes what is neither of the kept generations. A failure costs space until the next one, nothing else.
+    /// Keeps the oldest surplus file to be written over next, and deletes whatever else is neither of the kept
+    /// generations. A failure costs space until the next one, nothing else.
     fn prune(&mut self) {
         let surplus = self.positions.len().saturating_sub(GENERATIONS);
-        self.positions.drain(..surplus);
+        let spare = whole_file::spare_of(&self.dir);
+        for position in self.positions.drain(..surplus) {
+            // What cannot be renamed is deleted with the rest.
+            let _ = fs::rename(path_of(&self.dir, position), &spare);
+        }
         let Ok(entries) = fs::read_dir(&self.dir) else { return };
         for path in entries.flatten().map(|entry| entry.path()) {
-            if !position_of(&path).is_some_and(|position| self.positions.contains(&position))
+            if path != spare
+                && !position_of(&path).is_some_and(|position| self.positions.contains(&position))
                 && let Err(error) = fs::remove_file(&path)
             {
                 tracing::warn!(path = %path.display(), %error, "an old checkpoint cannot be deleted");

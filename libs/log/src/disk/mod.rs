@@ -4,12 +4,12 @@
 //! LOCK                                 held exclusively while the process lives; names the process
 //! FORMAT                               version, partitions and time mode of the directory, as text
 //! log/<partition>/<base>.seg           the sample log: segments named by the position of their first record
-//! snapshots/<cell>.snap                the newest snapshot of each cell
+//! snapshots/<cell>.snap, .2.snap       the two newest snapshots of each cell
 //! checkpoints/<partition>/<position>.ckpt   the two newest checkpoints of each partition
 //! ```
 //!
-//! Everything but the segments is small or written whole, so it is replaced by rename and never torn. A segment is only
-//! appended to. Formats carry versions: an older one opens, a newer one is refused before anything is changed.
+//! A segment is only appended to. Snapshots and checkpoints are written whole, over the older of two files, so that a crash
+//! damages at most the one being written. Formats carry versions: an older one opens, a newer one is refused before anything is changed.
 
 mod checkpoints;
 mod committer;

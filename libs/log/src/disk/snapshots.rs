@@ -1,10 +1,12 @@
-//! The snapshot log on disk: memory for those who read, a file per cell for the next start.
+//! The snapshot log on disk: memory for those who read, files per cell for the next start.
 //!
 //! A snapshot is visible when it is in memory. The files only bridge a restart, so that readers have the last answer
 //! (marked stale) while the engine recovers; they are written by a thread of their own that takes what is newest when it
 //! gets to a cell. A disk that is slower than the ticks, or full, costs files that lag, never a tick.
+//!
+//! Two files of a cell are written over in turn, so that a crash leaves at least the one before.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -72,13 +74,13 @@ impl DiskSnapshotLog {
         let path = dir.path().join("snapshots");
         let map = Arc::new(SnapshotMap::new(cells_max));
         let shared = Arc::new(Shared::default());
-        load(&path, &map, &shared.stats)?;
+        let slots = load(&path, &map, &shared.stats)?;
         let thread = std::thread::Builder::new().name("snapshots".into());
         let (shared_too, map_too) = (shared.clone(), map.clone());
         let writer = thread
             .spawn({
                 let path = path.clone();
-                move || shared_too.write_all(&map_too, &path)
+                move || shared_too.write_all(&map_too, &path, slots)
             })
             .map_err(|error| OpenError::disk("cannot start the writer of", &path, &error))?;
         Ok(Self { map, shared, writer: Some(writer), _lock: dir.lock() })
@@ -128,20 +130,23 @@ impl SnapshotLog for DiskSnapshotLog {
 }
 
 impl Shared {
-    fn write_all(&self, map: &SnapshotMap, dir: &Path) {
+    /// `slots` has the slot of the newest file of each cell.
+    fn write_all(&self, map: &SnapshotMap, dir: &Path, mut slots: Slots) {
         let mut failing = false;
         loop {
             let (cells, closed) = self.wait(failing);
             failing = false;
             for cell in cells {
                 let Some(snapshot) = map.latest(&cell) else { continue };
-                if let Err(error) = write(dir, &cell, &snapshot) {
+                let slot = slots.get(&cell).map_or(0, |newest| 1 - newest);
+                if let Err(error) = write(&dir.join(file_name(&cell, slot)), &cell, &snapshot) {
                     self.stats.failed.add(1);
                     tracing::warn!(%cell, %error, "a snapshot cannot be written; readers have it, a restart would not");
                     lock(&self.state).cells.insert(cell);
                     failing = true;
                 } else {
                     self.stats.written.add(1);
+                    slots.insert(cell, slot);
                 }
                 self.stats.behind.set(lock(&self.state).cells.len() as u64);
             }
@@ -166,19 +171,26 @@ impl Shared {
     }
 }
 
-fn write(dir: &Path, cell: &str, snapshot: &SnapshotRecord) -> std::io::Result<()> {
+/// Which of a cell's two files is the newest.
+type Slots = BTreeMap<Arc<str>, usize>;
+
+/// Endings of a cell's two files. Names of cells have no dot left when they get here.
+const SLOT_ENDINGS: [&str; 2] = [".snap", ".2.snap"];
+
+fn write(path: &Path, cell: &str, snapshot: &SnapshotRecord) -> std::io::Result<()> {
     let mut meta = Encoder::default();
     meta.put_str(cell);
     meta.put_i64(snapshot.epoch);
     meta.put_u32(snapshot.header.len() as u32);
     let body: [&[u8]; 2] = [&snapshot.header, &snapshot.content];
-    whole_file::write(&dir.join(file_name(cell)), MAGIC, VERSION, &meta.bytes, &body, false)
+    whole_file::overwrite(path, MAGIC, VERSION, &meta.bytes, &body)
 }
 
-fn load(dir: &Path, map: &SnapshotMap, stats: &SnapshotStats) -> Result<(), OpenError> {
+fn load(dir: &Path, map: &SnapshotMap, stats: &SnapshotStats) -> Result<Slots, OpenError> {
     let failed = |error| OpenError::disk("cannot open the snapshots in", dir, &error);
     fs::create_dir_all(dir).map_err(failed)?;
     whole_file::remove_left_overs(dir).map_err(failed)?;
+    let mut slots = Slots::new();
     for entry in fs::read_dir(dir).map_err(failed)? {
         let path = entry.map_err(failed)?.path();
         let read = match whole_file::read(&path, MAGIC, VERSION).map_err(failed)? {
@@ -188,14 +200,17 @@ fn load(dir: &Path, map: &SnapshotMap, stats: &SnapshotStats) -> Result<(), Open
         };
         let Some((cell, snapshot)) = read else {
             stats.damaged.add(1);
-            tracing::warn!(path = %path.display(), "a snapshot is damaged; the cell has none until its next tick");
+            tracing::warn!(path = %path.display(), "a snapshot is damaged; the cell has the one before, if any, until its next tick");
             continue;
         };
-        if let Err(error) = map.publish(&cell, snapshot) {
-            tracing::warn!(%cell, %error, "a snapshot cannot be held");
+        let slot = usize::from(path.to_string_lossy().ends_with(SLOT_ENDINGS[1]));
+        match map.publish(&cell, snapshot) {
+            Ok(Published::Newest) => _ = slots.insert(cell, slot),
+            Ok(Published::NotNewer { .. }) => {}
+            Err(error) => tracing::warn!(%cell, %error, "a snapshot cannot be held"),
         }
     }
-    Ok(())
+    Ok(slots)
 }
 
 fn parse(meta: &[u8], body: bytes::Bytes) -> Result<(Arc<str>, SnapshotRecord), DecodeError> {
@@ -210,8 +225,8 @@ fn parse(meta: &[u8], body: bytes::Bytes) -> Result<(Arc<str>, SnapshotRecord), 
     Ok((cell, SnapshotRecord { epoch, header, content: body.slice(header_bytes..) }))
 }
 
-/// A name for the cell's file: readable where that is safe, different for different cells.
-fn file_name(cell: &str) -> PathBuf {
+/// A name for one of the cell's files: readable where that is safe, different for different cells.
+fn file_name(cell: &str, slot: usize) -> PathBuf {
     let mut name = String::new();
     for byte in cell.bytes() {
         match byte {
@@ -224,7 +239,7 @@ fn file_name(cell: &str) -> PathBuf {
         name.truncate(NAME_BYTES_MAX);
         name.push_str(&format!("+{:016x}", stable_hash(&[cell])));
     }
-    format!("{name}.snap").into()
+    format!("{name}{}", SLOT_ENDINGS[slot]).into()
 }
 
 #[cfg(test)]
@@ -235,7 +250,8 @@ mod tests {
     fn file_names_are_safe_and_distinct() {
         let long = |end: &str| "x".repeat(400) + end;
         let cells = ["eu-1", "EU-1", "", ".", "..", "a/b", "a%2Fb", "a.tmp", "zürich", &long("1"), &long("2")];
-        let names: Vec<String> = cells.iter().map(|cell| file_name(cell).display().to_string()).collect();
+        let names: Vec<String> =
+            cells.iter().flat_map(|cell| [0, 1].map(|slot| file_name(cell, slot).display().to_string())).collect();
         for (index, name) in names.iter().enumerate() {
             assert!(name.len() < 255 && !name.contains('/') && name.ends_with(".snap"), "{name}");
             assert!(!names[..index].iter().any(|other| other.eq_ignore_ascii_case(name)), "{name}");

@@ -1,11 +1,14 @@
-//! Files that are replaced whole: written beside, synced, renamed over. What is read back is what was written or is
-//! reported as damaged; a crash leaves the old file or the new one.
+//! Files that are replaced whole. What is read back is what was written or is reported as damaged.
+//!
+//! There are always two files that take turns: one that holds, and one that may be written over. Writing over a file
+//! costs half as much as writing a new one (its pages and blocks are there; measured in load-tests/reports), and these
+//! files are as many bytes as the log itself. A crash damages the file being written and leaves the other.
 //!
 //! ```text
 //! magic 8 | version u32 | meta length u32 | body length u64 | crc32c of all before u32 | crc32c of meta and body u32 | meta | body
 //! ```
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
@@ -14,7 +17,7 @@ use bytes::Bytes;
 use super::storage::sync_parent;
 
 const HEADER_BYTES: usize = 32;
-/// Ending of a file that is being written. Left-overs are removed when a directory is opened.
+/// Ending of a file that may be written over. Left-overs are removed when a directory is opened.
 const TEMPORARY: &str = "tmp";
 
 /// What a whole file turned out to be.
@@ -28,27 +31,32 @@ pub(super) enum WholeFile {
     Newer(u32),
 }
 
-/// Replaces `path`. When it returns, the content is durable; the rename is too if `entry_too`.
+/// Writes `path` by way of `spare`, which is in the same folder and may be there already: it is written over, synced and
+/// renamed, and its new entry survives a power cut.
 pub(super) fn write(
     path: &Path,
+    spare: &Path,
     magic: &[u8; 8],
     version: u32,
     meta: &[u8],
     body: &[&[u8]],
-    entry_too: bool,
 ) -> io::Result<()> {
-    let temporary = temporary_of(path);
-    let result = write_to(&temporary, magic, version, meta, body)
-        .and_then(|()| fs::rename(&temporary, path))
-        .and_then(|()| if entry_too { sync_parent(path) } else { Ok(()) });
+    overwrite(spare, magic, version, meta, body)?;
+    fs::rename(spare, path)?;
+    sync_parent(path)
+}
+
+/// Writes over `path`, or makes it. When it returns, the content is durable; after a crash it is damaged, and after an
+/// error there is no file: on a full disk a half-written one takes the space that the retry needs.
+pub(super) fn overwrite(path: &Path, magic: &[u8; 8], version: u32, meta: &[u8], body: &[&[u8]]) -> io::Result<()> {
+    let result = overwrite_in_place(path, magic, version, meta, body);
     if result.is_err() {
-        // On a full disk the half-written file takes the space that the retry needs.
-        let _ = fs::remove_file(&temporary);
+        let _ = fs::remove_file(path);
     }
     result
 }
 
-fn write_to(path: &Path, magic: &[u8; 8], version: u32, meta: &[u8], body: &[&[u8]]) -> io::Result<()> {
+fn overwrite_in_place(path: &Path, magic: &[u8; 8], version: u32, meta: &[u8], body: &[&[u8]]) -> io::Result<()> {
     let body_bytes: u64 = body.iter().map(|part| part.len() as u64).sum();
     let crc = body.iter().fold(crc32c::crc32c(meta), |crc, part| crc32c::crc32c_append(crc, part));
     let mut header = Vec::with_capacity(HEADER_BYTES + meta.len());
@@ -59,11 +67,12 @@ fn write_to(path: &Path, magic: &[u8; 8], version: u32, meta: &[u8], body: &[&[u
     header.extend_from_slice(&crc32c::crc32c(&header).to_le_bytes());
     header.extend_from_slice(&crc.to_le_bytes());
     header.extend_from_slice(meta);
-    let mut file = File::create(path)?;
+    let mut file = OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
     file.write_all(&header)?;
     for part in body {
         file.write_all(part)?;
     }
+    file.set_len(header.len() as u64 + body_bytes)?;
     file.sync_data()
 }
 
@@ -102,8 +111,9 @@ fn parse(bytes: &Bytes, magic: &[u8; 8], version: u32) -> Option<WholeFile> {
     Some(WholeFile::Intact { meta, body: rest.slice(word(12) as usize..) })
 }
 
-fn temporary_of(path: &Path) -> PathBuf {
-    path.with_added_extension(TEMPORARY)
+/// A file of `dir` to write over: nobody reads it.
+pub(super) fn spare_of(dir: &Path) -> PathBuf {
+    dir.join("spare").with_extension(TEMPORARY)
 }
 
 /// Removes what a crash left half-written in `dir`.

@@ -58,7 +58,9 @@ async fn disk_checkpoint_store() {
     .await;
     let dir = TempDir::new();
     let damage = || {
-        let newest = files(&dir.path().join("checkpoints/0")).pop().unwrap();
+        let mut checkpoints = files(&dir.path().join("checkpoints/0"));
+        checkpoints.retain(|file| file.extension().is_some_and(|extension| extension == "ckpt"));
+        let newest = checkpoints.pop().unwrap();
         let mut bytes = fs::read(&newest).unwrap();
         *bytes.last_mut().unwrap() ^= 1;
         fs::write(&newest, bytes).unwrap();

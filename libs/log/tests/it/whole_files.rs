@@ -34,6 +34,26 @@ fn a_damaged_snapshot_costs_its_cell_until_the_next_tick_and_no_other() {
 }
 
 #[test]
+fn a_crash_while_a_snapshot_is_written_leaves_the_one_before() {
+    let dir = TempDir::new();
+    for epoch in [10, 20, 30] {
+        let log = DiskSnapshotLog::open(&dir.open(), 10).unwrap();
+        log.publish(&"a".into(), snapshot(epoch, "x")).unwrap();
+    }
+    let held = files(&dir.path().join("snapshots"));
+    assert_eq!(held.len(), 2);
+    for (torn, left) in [("a.snap", 20), ("a.2.snap", 30)] {
+        let file = dir.path().join("snapshots").join(torn);
+        let intact = fs::read(&file).unwrap();
+        fs::write(&file, &intact[..intact.len() - 1]).unwrap();
+        let log = DiskSnapshotLog::open(&dir.open(), 10).unwrap();
+        assert_eq!((log.latest("a"), log.stats().damaged.get()), (Some(snapshot(left, "x")), 1));
+        drop(log);
+        fs::write(&file, intact).unwrap();
+    }
+}
+
+#[test]
 fn cells_are_bounded_and_those_that_are_there_go_on() {
     let dir = TempDir::new();
     let log = DiskSnapshotLog::open(&dir.open(), 1).unwrap();
@@ -42,12 +62,12 @@ fn cells_are_bounded_and_those_that_are_there_go_on() {
     assert_eq!(log.publish(&"a".into(), snapshot(20, "x")), Ok(Published::Newest));
 }
 
-/// The writer fails because a directory is in the way of its temporary file, and succeeds once that is gone.
+/// The writer fails because a directory is in the way of its file, and succeeds once that is gone.
 #[test]
 fn a_snapshot_that_cannot_be_written_is_visible_and_written_later() {
     let dir = TempDir::new();
     let log = DiskSnapshotLog::open(&dir.open(), 10).unwrap();
-    let obstacle = dir.path().join("snapshots/a.snap.tmp");
+    let obstacle = dir.path().join("snapshots/a.snap");
     fs::create_dir(&obstacle).unwrap();
     log.publish(&"a".into(), snapshot(10, "x")).unwrap();
     assert_eq!(log.latest("a"), Some(snapshot(10, "x")));
@@ -66,7 +86,7 @@ fn a_checkpoint_that_cannot_be_written_leaves_those_before() {
     let dir = TempDir::new();
     let store = DiskCheckpointStore::open(&dir.open()).unwrap();
     put(&store, 0, 10, b"ten");
-    fs::create_dir(dir.path().join("checkpoints/0/00000000000000000020.ckpt.tmp")).unwrap();
+    fs::create_dir(dir.path().join("checkpoints/0/spare.tmp")).unwrap();
     assert!(matches!(store.put(0, Position(20), b"twenty"), Err(CheckpointError::Disk { .. })));
     assert_eq!(newest(&store, 0), Some((10, b"ten".to_vec())));
 }

@@ -96,12 +96,43 @@ catalog! {
         [listener: "as in `headroom_listener_connections`", bound: "name of the bound, or `tls` for a failed handshake"];
 
     // Ingest from Kafka.
-    Counter KAFKA_RECORDS, "headroom_kafka_records_total", Unit::Count("record"), 512,
-        "Records of foreign topics, by what became of them.",
-        [topic: "the topic", outcome: "`accepted`, `dead_letter` or `refused`"];
-    Gauge KAFKA_LAG, "headroom_kafka_lag_records", Unit::Count("record"), 1024,
-        "Records of a foreign topic's partition not read yet.",
-        [topic: "the topic", partition: "number of the partition"];
+    Counter KAFKA_SOURCE_RECORDS, "headroom_kafka_source_records_total", Unit::Count("record"), 256,
+        "Records of foreign topics that were decoded.",
+        [source: "name of the source", encoding: "`otlp_proto`, `otlp_json`, `json` or `arrow`"];
+    Counter KAFKA_SOURCE_BYTES, "headroom_kafka_source_received_bytes_total", Unit::Bytes, 64,
+        "Bytes of the records read from foreign topics.", [source: "name of the source"];
+    Counter KAFKA_SOURCE_POINTS, "headroom_kafka_source_accepted_points_total", Unit::Count("point"), 64,
+        "Samples of foreign topics that were taken.", [source: "name of the source"];
+    Counter KAFKA_SOURCE_REJECTED_POINTS, "headroom_kafka_source_rejected_points_total", Unit::Count("point"), 1024,
+        "Samples of foreign topics that were rejected while the rest of their record was taken, or that the log will never take.",
+        [source: "name of the source", reason: "as for OTLP, or `log_record_bytes`"];
+    Counter KAFKA_SOURCE_IGNORED_FIELDS, "headroom_kafka_source_ignored_fields_total", Unit::Count("field"), 64,
+        "Fields of counter records and columns of Arrow streams that were stepped over because nobody knows them.",
+        [source: "name of the source"];
+    Counter KAFKA_SOURCE_REFUSED, "headroom_kafka_source_refused_records_total", Unit::Count("record"), 512,
+        "Records of foreign topics that cannot be used.",
+        [source: "name of the source", reason: "`undecodable`, `unknown_encoding`, `empty`, or why all of its samples were rejected"];
+    Counter KAFKA_SOURCE_LETTERS, "headroom_kafka_source_dead_letters_total", Unit::Count("record"), 256,
+        "What became of records that cannot be used.",
+        [source: "name of the source",
+         outcome: "`written` to the dead-letter topic, `skipped` without one, `failed` and tried again, or `lost` because the broker will never take it"];
+    Gauge KAFKA_SOURCE_LAG, "headroom_kafka_source_lag_records", Unit::Count("record"), 4096,
+        "Records of a partition that are not yet in the sample log.",
+        [source: "name of the source", topic: "the topic", partition: "number of the partition"];
+    Gauge KAFKA_SOURCE_PARTITIONS, "headroom_kafka_source_partitions", Unit::Count("partition"), 128,
+        "Partitions that a source has here.", [source: "name of the source", state: "`assigned`, or `paused` of them"];
+    Gauge KAFKA_SOURCE_HELD, "headroom_kafka_source_inflight_bytes", Unit::Bytes, 64,
+        "Bytes of records that were read and are not yet in the sample log or the dead-letter topic.",
+        [source: "name of the source"];
+    Counter KAFKA_SOURCE_REBALANCES, "headroom_kafka_source_rebalances_total", Unit::Count("rebalance"), 256,
+        "Changes of a source's partitions.", [source: "name of the source", event: "`assigned`, `revoked`, `lost` or `error`"];
+    Counter KAFKA_SOURCE_COMMITS, "headroom_kafka_source_commits_total", Unit::Count("commit"), 128,
+        "Commits of offsets.", [source: "name of the source", outcome: "`ok` or `failed`"];
+    Counter KAFKA_SOURCE_RETRIES, "headroom_kafka_source_retried_appends_total", Unit::Count("append"), 512,
+        "Times the sample log refused for now what a source had read, which is then paused and tried again.",
+        [source: "name of the source", reason: "`log_full`, `log_overloaded`, `log_disk` or `log_closed`"];
+    Counter KAFKA_SOURCE_ERRORS, "headroom_kafka_source_errors_total", Unit::Count("error"), 512,
+        "Errors of a source's Kafka client.", [source: "name of the source", code: "the client's word for it"];
 
     // The sample log.
     Counter LOG_RECORDS, "headroom_log_appended_records_total", Unit::Count("record"), PARTITIONS,

@@ -1,0 +1,204 @@
+//! What the group and the client tell us. The callbacks run inside a poll, on the reader's thread.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance};
+use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::statistics::Statistics;
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+
+use super::flight::Flight;
+use super::metrics::SourceMetrics;
+use super::offsets::Offsets;
+use super::pace::Pace;
+use super::partitions::Partition;
+
+/// How long partitions that move wait for what is under way of them. What is not done then is read again by their next
+/// owner, so this is about work done twice, not about loss.
+const SETTLE: Duration = Duration::from_secs(3);
+
+/// How often a wait looks again.
+const LOOK_AGAIN: Duration = Duration::from_millis(1);
+
+/// What loop and callbacks share. One thread uses it; the lock is for the compiler.
+pub(super) struct Shared {
+    pub(super) offsets: Offsets,
+    pub(super) flight: Flight,
+    pub(super) pace: Pace,
+}
+
+impl Shared {
+    /// Looks at what is in flight and notes what is done.
+    pub(super) fn drive(&mut self, now: Instant) {
+        for unit in self.flight.drive(now) {
+            self.offsets.close(unit);
+        }
+    }
+}
+
+pub(super) struct SourceContext {
+    source: String,
+    metrics: SourceMetrics,
+    shared: Mutex<Shared>,
+}
+
+impl SourceContext {
+    pub(super) fn new(source: String, metrics: SourceMetrics, flight: Flight) -> Self {
+        let shared = Shared { offsets: Offsets::default(), flight, pace: Pace::default() };
+        Self { source, metrics, shared: Mutex::new(shared) }
+    }
+
+    pub(super) fn shared(&self) -> MutexGuard<'_, Shared> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Commits what is done. Without `waiting` the broker's answer comes to [`ConsumerContext::commit_callback`].
+    pub(super) fn commit(&self, consumer: &BaseConsumer<Self>, waiting: bool) {
+        let mut shared = self.shared();
+        let mut list = TopicPartitionList::new();
+        let due = shared.offsets.to_commit();
+        for ((topic, partition), offset) in &due {
+            let _ = list.add_partition_offset(topic, *partition, Offset::Offset(*offset));
+        }
+        if due.is_empty() {
+            return;
+        }
+        match consumer.commit(&list, if waiting { CommitMode::Sync } else { CommitMode::Async }) {
+            Ok(()) => {
+                // Optimistic: if the answer is an error, the next commit is further on and says it again.
+                for (partition, offset) in &due {
+                    shared.offsets.committed(partition, *offset);
+                }
+                if waiting {
+                    self.metrics.commit("ok");
+                }
+            }
+            Err(error) => {
+                self.metrics.commit("failed");
+                tracing::warn!(
+                    source = self.source,
+                    "offsets were not committed, some records will be read twice: {error}"
+                );
+            }
+        }
+    }
+
+    /// Waits until nothing of the partitions is under way, or for [`SETTLE`].
+    pub(super) fn settle(&self, partitions: Option<&[Partition]>) {
+        let until = Instant::now() + SETTLE;
+        loop {
+            let mut shared = self.shared();
+            let now = Instant::now();
+            shared.drive(now);
+            let is_busy = match partitions {
+                Some(partitions) => partitions.iter().any(|partition| shared.offsets.is_busy(partition)),
+                None => !shared.flight.is_empty(),
+            };
+            if !is_busy || now >= until {
+                return;
+            }
+            drop(shared);
+            std::thread::sleep(LOOK_AGAIN);
+        }
+    }
+}
+
+fn partitions(list: &TopicPartitionList) -> Vec<Partition> {
+    list.elements().iter().map(|element| (element.topic().to_owned(), element.partition())).collect()
+}
+
+impl ConsumerContext for SourceContext {
+    fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        match rebalance {
+            Rebalance::Revoke(list) => {
+                let leaving = partitions(list);
+                if consumer.assignment_lost() {
+                    // Others have them already; a commit would be refused.
+                    self.metrics.rebalance("lost");
+                    tracing::warn!(source = self.source, partitions = leaving.len(), "partitions were lost to others");
+                } else {
+                    self.metrics.rebalance("revoked");
+                    self.settle(Some(&leaving));
+                    self.commit(consumer, true);
+                }
+                let mut shared = self.shared();
+                for partition in &leaving {
+                    shared.offsets.revoke(partition);
+                    shared.pace.forget(partition);
+                    self.metrics.forget_lag(&partition.0, partition.1);
+                }
+            }
+            Rebalance::Assign(list) => {
+                self.metrics.rebalance("assigned");
+                let mut shared = self.shared();
+                for partition in partitions(list) {
+                    shared.pace.forget(&partition);
+                    shared.offsets.assign(&partition);
+                }
+            }
+            Rebalance::Error(error) => {
+                self.metrics.rebalance("error");
+                tracing::error!(source = self.source, "the group cannot agree on partitions: {error}");
+            }
+        }
+    }
+
+    fn post_rebalance(&self, _: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        let assigned = self.shared().offsets.assigned().count();
+        self.metrics.assigned.set(assigned as f64);
+        if !matches!(rebalance, Rebalance::Error(_)) {
+            tracing::info!(source = self.source, assigned, "partitions changed");
+        }
+    }
+
+    fn commit_callback(&self, result: KafkaResult<()>, _: &TopicPartitionList) {
+        match result {
+            Ok(()) => self.metrics.commit("ok"),
+            Err(error) => {
+                self.metrics.commit("failed");
+                tracing::warn!(
+                    source = self.source,
+                    "offsets were not committed, some records may be read twice: {error}"
+                );
+            }
+        }
+    }
+}
+
+impl ClientContext for SourceContext {
+    fn log(&self, level: RDKafkaLogLevel, fac: &str, message: &str) {
+        let source = &self.source;
+        match level {
+            RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical | RDKafkaLogLevel::Error => {
+                tracing::error!(source, fac, "{message}");
+            }
+            RDKafkaLogLevel::Warning => tracing::warn!(source, fac, "{message}"),
+            RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => tracing::debug!(source, fac, "{message}"),
+            RDKafkaLogLevel::Debug => tracing::trace!(source, fac, "{message}"),
+        }
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        let code = error.rdkafka_error_code().map_or_else(|| "other".to_owned(), |code| format!("{code:?}"));
+        self.metrics.error(&code);
+        tracing::warn!(source = self.source, "Kafka: {error}: {reason}");
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        let shared = self.shared();
+        for (topic, partition) in shared.offsets.assigned() {
+            let lag = statistics
+                .topics
+                .get(topic)
+                .and_then(|topic| topic.partitions.get(&partition))
+                .map(|partition| partition.consumer_lag)
+                .filter(|lag| *lag >= 0);
+            if let Some(lag) = lag {
+                self.metrics.lag(topic, partition, lag);
+            }
+        }
+    }
+}
