@@ -12,15 +12,15 @@ use headroom_model::frame::{
 use headroom_model::policy::{Family, Policy, ThresholdKind};
 
 use crate::block::{Block, block_of, is_enough, is_loaded, keep_larger};
-use crate::deviation::{Bars, has_lasted, is_fault};
+use crate::deviation::{Bars, Line, has_lasted, is_fault};
 use crate::peers::{Group, Members};
 use crate::server::{Latches, Observation, ServerState};
 use crate::signal::{SignalState, is_relative, key};
 use crate::tick::{Tick, groups, reason_pressures, scales};
 use crate::{UNKNOWN_INTERVALS, WINDOW_INTERVALS, seconds32};
 
-/// Servers per block: what the families add up for them fits into a core's own cache.
-const BLOCK: usize = 2048;
+/// Servers per block: what the families add up for them fits into the nearest cache.
+const BLOCK: usize = 512;
 
 /// The version written in front of the state.
 const STATE_VERSION: u8 = 1;
@@ -240,21 +240,19 @@ impl HealthState {
         let load = spec.family != Family::Errors && !spec.fatal;
         let last_seen = &mut state.last_seen[from..to];
         let last_pressure = &mut state.last_pressure[from..to];
-        // First all servers as if the signal were there, without a branch; then those of which it is missing.
-        let mut missing = false;
-        for (((pressure, state), last), seen) in
-            pressures.iter().zip(state_pressures.iter_mut()).zip(last_pressure.iter_mut()).zip(last_seen.iter_mut())
-        {
-            let mask = u32::from(pressure.is_nan()).wrapping_neg();
-            missing |= mask != 0;
-            *last = f32::from_bits((pressure.to_bits() & !mask) | (last.to_bits() & mask));
-            *seen = (tick.now & !mask) | (*seen & mask);
+        for (pressure, state) in pressures.iter().zip(state_pressures.iter_mut()) {
             *state = if state.is_nan() { *pressure } else { *state };
         }
         statuses.fill(SignalStatus::Ok as u8);
-        if missing {
+        if !pressures.iter().fold(false, |missing, pressure| missing | pressure.is_nan()) {
+            // Every server of the block has the signal, as is usual: nothing is read of what was.
+            last_pressure.copy_from_slice(pressures);
+            last_seen.fill(tick.now);
+            weights.iter_mut().chain(weights_ok.iter_mut()).for_each(|sum| *sum += weight);
+        } else {
             for place in 0..length {
                 if !pressures[place].is_nan() {
+                    (last_seen[place], last_pressure[place]) = (tick.now, pressures[place]);
                     continue;
                 }
                 let status = if !values[place].is_nan() {
@@ -270,10 +268,10 @@ impl HealthState {
                 let is_lost = values[place].is_nan() && status != SignalStatus::Held && last_pressure[place] >= 1.0;
                 block.lost[place] |= is_lost && load && spec.throttle;
             }
-        }
-        for ((all, ok), status) in weights.iter_mut().zip(weights_ok.iter_mut()).zip(statuses.iter()) {
-            *all += if *status == SignalStatus::Absent as u8 { 0.0 } else { weight };
-            *ok += if *status == SignalStatus::Ok as u8 { weight } else { 0.0 };
+            for ((all, ok), status) in weights.iter_mut().zip(weights_ok.iter_mut()).zip(statuses.iter()) {
+                *all += if *status == SignalStatus::Absent as u8 { 0.0 } else { weight };
+                *ok += if *status == SignalStatus::Ok as u8 { weight } else { 0.0 };
+            }
         }
         out.signal_pressure[signal].extend_from_slice(pressures);
         out.signal_status[signal].extend_from_slice(statuses);
@@ -320,8 +318,19 @@ impl HealthState {
         let volume = frame.and_then(|frame| frame.volume.as_ref());
         let bars = spec.peers.map(|peers| Bars::new(&tick.policy.health, peers, spec.lower_is_worse));
         let judged = &out.signal_pressure[signal][from..to];
+        let lines: Vec<Line> = match &bars {
+            Some(bars) if state.own.is_empty() => tick.groups[signal].iter().map(|group| bars.line(group)).collect(),
+            _ => Vec::new(),
+        };
         for (place, own_pressure) in judged.iter().copied().enumerate() {
             let (slot, value) = (from + place, values[place]);
+            if let Some(line) = lines.get(tick.servers.pool[slot] as usize)
+                && line.is_within(value)
+                && state.deviating_since[slot] == 0
+            {
+                // Like its pool, as nearly everybody is at nearly every time.
+                continue;
+            }
             let enough = spec.volume.as_ref().is_none_or(|(_, least)| is_enough(volume, slot, *least));
             if value.is_nan() || !enough {
                 if let Some(since) = state.deviating_since.get_mut(slot) {

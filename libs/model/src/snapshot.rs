@@ -4,6 +4,7 @@
 //! bytes ([`CellSnapshot::encode`]); log positions, wall-clock times and counts of duplicates stand beside it, never in
 //! it. Rows lie in slot order, which is itself such a function (servers of one tick in key order, then the next tick's).
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use arrow_buffer::ScalarBuffer;
@@ -11,6 +12,9 @@ use arrow_buffer::ScalarBuffer;
 use crate::codec::{DecodeError, Decoder, Encoder};
 use crate::frame::{ClassFrame, HealthFrame, Reason, ReasonKind};
 use crate::policy::{Family, OnExpiry};
+
+/// From this many bytes on, pieces of an encoded snapshot are handed out.
+const PIECE_BYTES: usize = 256 * 1024;
 
 /// The version written in front of every snapshot.
 pub const SNAPSHOT_VERSION: u8 = 1;
@@ -158,13 +162,41 @@ impl CellSnapshot {
     pub fn encode(&self) -> Vec<u8> {
         let row_bytes = 160 + 21 * self.signals.len() + 9 * self.inputs.len() + 12 * self.decisions.len();
         let mut out = Encoder { bytes: Vec::with_capacity(self.len() * row_bytes + 64 * self.health.reasons.len()) };
+        let Ok(()) = self.encode_columns(&mut out, &mut |_| Ok::<(), Infallible>(()));
+        out.bytes
+    }
+
+    /// Gives the bytes of [`Self::encode`] piece by piece, so that nobody needs room for all of them at once: those of a
+    /// cell of a million servers are hundreds of megabytes.
+    ///
+    /// # Errors
+    /// As soon as `put` fails.
+    pub fn write_to<E>(&self, mut put: impl FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
+        let mut out = Encoder::default();
+        self.encode_columns(&mut out, &mut |out| {
+            if out.bytes.len() >= PIECE_BYTES {
+                put(&out.bytes)?;
+                out.bytes.clear();
+            }
+            Ok(())
+        })?;
+        put(&out.bytes)
+    }
+
+    /// Writes column after column; `done` may take away what was written so far after each of them.
+    fn encode_columns<E>(
+        &self,
+        out: &mut Encoder,
+        done: &mut impl FnMut(&mut Encoder) -> Result<(), E>,
+    ) -> Result<(), E> {
         out.put_u8(SNAPSHOT_VERSION);
         out.put_str(&self.cell);
         out.put_i64(self.epoch);
         out.put_i64(self.tick_seconds);
-        encode_policy(&self.policy, &mut out);
+        encode_policy(&self.policy, out);
         let servers = &*self.servers;
         out.put_strs(&servers.server);
+        done(out)?;
         out.put_u32(servers.aliases.len() as u32);
         for aliases in &servers.aliases {
             out.put_strs(aliases);
@@ -173,17 +205,20 @@ impl CellSnapshot {
         out.put_strs(&servers.pools);
         out.put_u16s(&servers.rule);
         out.put_f32s(&self.age_seconds);
-        encode_health(&self.health, &mut out);
+        done(out)?;
+        encode_health(&self.health, out, done)?;
         out.put_u32(self.signals.len() as u32);
         for column in &self.signals {
             out.put_f64s(&column.value);
             out.put_u32s(&column.samples);
             out.put_f32s(&column.age_seconds);
+            done(out)?;
         }
         out.put_u32(self.inputs.len() as u32);
         for column in &self.inputs {
             out.put_f64s(&column.value);
             out.put_u8s(&column.source);
+            done(out)?;
         }
         out.put_u32(self.decisions.len() as u32);
         for class in &self.decisions {
@@ -192,8 +227,9 @@ impl CellSnapshot {
             out.put_u16s(&class.binding);
             out.put_u8s(&class.reason);
             out.put_u8s(&class.mode);
+            done(out)?;
         }
-        out.bytes
+        Ok(())
     }
 
     /// The snapshot that bytes hold.
@@ -427,7 +463,11 @@ fn decode_policy(input: &mut Decoder<'_>) -> Result<PolicyHead, DecodeError> {
     })
 }
 
-fn encode_health(health: &HealthFrame, out: &mut Encoder) {
+fn encode_health<E>(
+    health: &HealthFrame,
+    out: &mut Encoder,
+    done: &mut impl FnMut(&mut Encoder) -> Result<(), E>,
+) -> Result<(), E> {
     out.put_f32s(&health.score);
     out.put_f32s(&health.pressure);
     out.put_f32s(&health.load_pressure);
@@ -441,10 +481,12 @@ fn encode_health(health: &HealthFrame, out: &mut Encoder) {
     out.put_u32(health.signal_pressure.len() as u32);
     for column in &health.signal_pressure {
         out.put_f32s(column);
+        done(out)?;
     }
     out.put_u32(health.signal_status.len() as u32);
     for column in &health.signal_status {
         out.put_u8s(column);
+        done(out)?;
     }
     out.put_f32s(&health.throttle_pressure);
     out.put_u16s(&health.throttle_signal);
@@ -469,6 +511,7 @@ fn encode_health(health: &HealthFrame, out: &mut Encoder) {
         out.put_u32(reason.samples);
         out.put_f32(reason.age_seconds);
     }
+    done(out)
 }
 
 fn decode_health(input: &mut Decoder<'_>) -> Result<HealthFrame, DecodeError> {

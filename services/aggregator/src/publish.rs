@@ -1,21 +1,21 @@
 //! Where snapshots go: to the readers of this process at once, to the snapshot log as fast as it takes them.
 //!
-//! The readers get the snapshot itself. Encoding it costs more than computing some of it, and only the log needs bytes,
-//! so a thread of its own encodes the newest snapshot of every cell and skips those that were overtaken meanwhile: a
-//! slow disk then costs history that nobody can ask for yet, never a late decision.
+//! The readers get the snapshot itself. Only the log needs bytes, and the one on disk not before it writes them; encoding
+//! costs more than computing some of it, so a thread of its own hands over the newest snapshot of every cell and skips
+//! those that were overtaken meanwhile: a slow log then costs history that nobody can ask for yet, never a late decision.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use bytes::Bytes;
-use headroom_log::{Position, SnapshotLog, SnapshotRecord};
+use headroom_log::{Position, SnapshotLog};
 use headroom_model::CellSnapshot;
 use headroom_model::codec::Encoder;
 
 /// Takes every snapshot as it is published; must return at once.
 pub type SnapshotSink = Arc<dyn Fn(&Arc<CellSnapshot>) + Send + Sync>;
 
-/// Encodes and publishes the newest snapshot of every cell.
+/// Publishes the newest snapshot of every cell.
 pub(crate) struct Publisher {
     shared: Arc<Shared>,
     thread: Option<std::thread::JoinHandle<()>>,
@@ -75,12 +75,7 @@ fn run(shared: &Shared, log: &dyn SnapshotLog) {
                 waiting = shared.changed.wait(waiting).unwrap_or_else(PoisonError::into_inner);
             }
         };
-        let record = SnapshotRecord {
-            epoch: snapshot.epoch,
-            header: header(partition, position),
-            content: Bytes::from(snapshot.encode()),
-        };
-        if let Err(error) = log.publish(&cell, record) {
+        if let Err(error) = log.publish_snapshot(&snapshot, header(partition, position)) {
             tracing::error!(cell = &*cell, %error, "a snapshot was not published");
         }
     }
