@@ -9,6 +9,8 @@
 #![forbid(unsafe_code)]
 
 mod check;
+mod kafka;
+mod kafka_sources;
 mod load;
 mod merge;
 mod named;
@@ -19,6 +21,8 @@ mod selector;
 mod service;
 mod tree;
 
+pub use kafka::{KafkaSaslMechanism, KafkaSaslSection, KafkaSection, KafkaTlsSection};
+pub use kafka_sources::{KafkaSource, SourceEncoding, SourceGroupProtocol, SourceStart};
 pub use load::{Flag, LoadArgs, Loaded, Setting};
 pub use policy::{CLASSES_MAX, INPUTS_MAX, RULES_MAX, SIGNALS_MAX, SOURCES_MAX, load_policy};
 pub use problem::{ConfigErrors, Problem};

@@ -8,7 +8,7 @@ use headroom_expr::nearest;
 use crate::check::check;
 use crate::merge::lay_over;
 use crate::problem::{ConfigErrors, Problem};
-use crate::service::{Auth, Config};
+use crate::service::{Auth, Config, IdentitySection};
 use crate::tree::{Entry, Origin, Tree, Value};
 
 /// What variables of the environment begin with that set a key: `HEADROOM__OTLP__HTTP_LISTEN`.
@@ -164,19 +164,23 @@ impl Config {
                 None,
             );
         }
-        let rules = [
-            ("identity.keys", &self.identity.keys),
-            ("identity.cell_keys", &self.identity.cell_keys),
-            ("identity.pool_keys", &self.identity.pool_keys),
-        ];
-        for (path, keys) in rules {
+        self.identity.contradictions("identity", &mut complain);
+        self.kafka.contradictions(&mut complain);
+        problems
+    }
+}
+
+impl IdentitySection {
+    /// What no type can say.
+    pub(crate) fn contradictions(&self, path: &str, complain: &mut dyn FnMut(&str, String, Option<&str>)) {
+        for (name, keys) in [("keys", &self.keys), ("cell_keys", &self.cell_keys), ("pool_keys", &self.pool_keys)] {
             for (at, key) in keys.iter().enumerate() {
                 if !braces_match(key) {
-                    complain(&format!("{path}.{at}"), format!("`{key}` is no template: its braces do not match"), None);
+                    let message = format!("`{key}` is no template: its braces do not match");
+                    complain(&format!("{path}.{name}.{at}"), message, None);
                 }
             }
         }
-        problems
     }
 }
 

@@ -6,6 +6,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::kafka::KafkaSection;
+
 /// The whole configuration.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -16,6 +18,8 @@ pub struct Config {
     pub otlp: OtlpSection,
     /// Which attributes name a server, its cell and its pool.
     pub identity: IdentitySection,
+    /// Kafka: the cluster, and the foreign topics that are read.
+    pub kafka: KafkaSection,
     /// The sample log on disk.
     pub log: LogSection,
     /// Whose time it is.

@@ -1,7 +1,9 @@
 //! The service's configuration: who wins, who said what, and what is refused in which words.
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
-use headroom_config::{Config, Durability, Flag, LoadArgs, Loaded, Origin, TimeMode, config_schema};
+use headroom_config::{
+    Config, Durability, Flag, LoadArgs, Loaded, Origin, SourceEncoding, SourceStart, TimeMode, config_schema,
+};
 
 fn args<'a>(file: &'a str, env: &[(&str, &str)], flags: &[(&str, &str, &str)]) -> LoadArgs<'a> {
     LoadArgs {
@@ -162,5 +164,48 @@ fn every_key_is_in_the_schema_and_documented() {
         let of_key = schema.pointer(&format!("{}/properties/{key}", target.trim_start_matches('#')));
         let of_key = of_key.unwrap_or_else(|| panic!("{} is not in the schema", setting.path));
         assert!(of_key.get("description").is_some(), "{} has no description", setting.path);
+    }
+}
+
+#[test]
+fn kafka_sources_default_to_the_cluster_of_their_section() {
+    let file = "kafka:\n  brokers: [a:9092]\n  sasl: {mechanism: SCRAM-SHA-256, username: u, password_file: /p}\n  sources:\n    - {name: otel, topics: [otlp_metrics], encoding: otlp_proto}\n    - {name: json, topics: ['^team-.*'], start: earliest, group_protocol: consumer, identity: {keys: ['{dc}-{box}']}}\n";
+    let config = Config::load(&args(file, &[], &[])).unwrap().config;
+    let sources = &config.kafka.sources;
+    assert_eq!(sources[0].encoding, SourceEncoding::OtlpProto);
+    assert_eq!((sources[0].group.as_str(), sources[0].start), ("headroom", SourceStart::Latest));
+    assert_eq!((sources[1].start, sources[1].encoding), (SourceStart::Earliest, SourceEncoding::Auto));
+    assert_eq!(sources[1].identity.as_ref().unwrap().keys, ["{dc}-{box}"]);
+    assert!(sources[0].identity.is_none());
+}
+
+#[test]
+fn kafka_sources_that_cannot_work_are_refused_with_the_way_out() {
+    for (section, message) in [
+        ("sources: [{name: a, topics: [t]}]", "has no cluster"),
+        ("brokers: [a:1]\n  sources: [{topics: [t]}]", "has no `name`"),
+        ("brokers: [a:1]\n  sources: [{name: a}]", "has no `topics`"),
+        ("brokers: [a:1]\n  sources: [{name: a, topics: [t]}, {name: a, topics: [u]}]", "two sources are called `a`"),
+        (
+            "brokers: [a:1]\n  sources: [{name: a, topics: [t], dead_letter_topic: t}]",
+            "reads its own dead-letter topic",
+        ),
+        ("brokers: [a:1]\n  sources: [{name: a, topics: [t], bytes_max: 1}]", "8388608"),
+        ("brokers: [a:1]\n  sources: [{name: a, topics: [t], encoding: avro}]", "`avro`"),
+        ("brokers: [a:1]\n  sources: [{name: a, topic: [t]}]", "did you mean `topics`?"),
+        ("brokers: [a:1]\n  sources: [{name: a, topics: [t], identity: {keys: ['{a']}}]", "braces do not match"),
+        ("brokers: [a:1]\n  tls: {cert_file: /c}", "has no `ca_file`"),
+        ("brokers: [a:1]\n  tls: {ca_file: /a, cert_file: /c}", "they go together"),
+        ("brokers: [a:1]\n  sasl: {username: u}", "either `password_file` or `password_env`"),
+        ("brokers: [a:1]\n  sasl: {username: u, password: p}", "unknown key `password`"),
+        (
+            "brokers: [a:1]\n  sources: [{name: a, topics: [t], sasl: {username: u, password_env: P}}]",
+            "without `brokers` of its own",
+        ),
+    ] {
+        let file = format!("kafka:\n  {section}\n");
+        let errors = Config::load(&args(&file, &[], &[])).unwrap_err().to_string();
+        assert!(errors.contains(message), "{section}: {errors}");
+        assert!(errors.contains("h.yaml"), "{errors}");
     }
 }

@@ -8,18 +8,15 @@
 mod checkpoints;
 mod cluster;
 pub mod connection;
-<<<<<<< HEAD
 mod follower;
 mod reader;
 pub mod records;
 mod sample_log;
 mod snapshot_log;
+pub mod source;
 mod split;
 mod topics;
 mod writer;
-=======
-pub mod source;
->>>>>>> 6fb0228
 
 pub use checkpoints::KafkaCheckpointStore;
 pub use connection::{Connection, Mechanism, Sasl, Tls};

@@ -116,7 +116,7 @@ impl SampleBatch {
             .collect()
     }
 
-    /// The Arrow schema of the numeric points, documented in `schemas/arrow/`.
+    /// The Arrow schema of the numeric points, documented in `schemas/arrow.md`.
     pub fn points_schema() -> Schema {
         Schema::new(vec![
             Field::new("resource", DataType::UInt32, false),

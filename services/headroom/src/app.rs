@@ -12,10 +12,11 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use headroom_aggregator::{Aggregator, AggregatorOptions, EventClock, Metrics as EngineMetrics, Status, ticker};
 use headroom_api::ApiLimits;
-use headroom_config::{Config, Durability, TimeMode, load_policy};
+use headroom_config::{Config, Durability, IdentitySection, TimeMode, load_policy};
 use headroom_engine::{CompiledPolicy, EngineConfig, RegistryLimits, WindowLimits};
 use headroom_health_api::{CommandsOptions, LogCommands, Policies, Role, RoleOptions};
 use headroom_ingest::{IdentityConfig, NameRule};
+use headroom_kafka_ingestor::Sources;
 use headroom_log::disk::{
     DataDir, DiskCheckpointStore, DiskLogOptions, DiskSampleLog, DiskSnapshotLog, Durability as LogDurability,
     OsStorage,
@@ -31,6 +32,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock;
 use crate::collect;
+use crate::sources;
 
 /// Cells of the whole process.
 const CELLS_MAX: usize = 4_096;
@@ -59,6 +61,7 @@ pub(crate) struct App {
     stop_ingest: watch::Sender<bool>,
     stop_api: CancellationToken,
     ingest: Vec<JoinHandle<()>>,
+    sources: Sources,
     api: JoinHandle<()>,
     timekeeper: JoinHandle<()>,
     telemetry: Telemetry,
@@ -194,6 +197,8 @@ impl App {
         aggregator.caught_up(&*log).await;
         bring_into_force(&log, &status, &policy.load()).await?;
         readiness.set("engines", true, "caught up with the log");
+        // Last: what is read before the engines have caught up only makes them later.
+        let sources = sources::start(config, &(log.clone() as Arc<dyn SampleLog>), &telemetry)?;
 
         let timekeeper = match config.time.mode {
             TimeMode::Wall => tokio::spawn(ticker::run(log.clone(), clock::wall(), config.time.tick_seconds, stopping)),
@@ -212,6 +217,7 @@ impl App {
             stop_ingest,
             stop_api,
             ingest,
+            sources,
             api,
             timekeeper,
             telemetry,
@@ -242,6 +248,10 @@ impl App {
         let _ = self.stop_ingest.send(true);
         for listener in self.ingest {
             let _ = listener.await;
+        }
+        let sources = self.sources;
+        if tokio::task::spawn_blocking(move || sources.stop()).await.is_err() {
+            tracing::error!("the Kafka sources did not stop in order; some records will be read twice");
         }
         self.timekeeper.abort();
         let aggregator = self.aggregator;
@@ -320,13 +330,26 @@ fn refused(refused: headroom_otlp_ingestor::Refused) -> headroom_wire::operate::
     }
 }
 
-fn ingestor_options(config: &Config) -> Result<IngestorOptions, String> {
+/// The rules of an `identity` section, which is at `path`.
+///
+/// # Errors
+/// Which rule is none.
+pub(crate) fn identity(section: &IdentitySection, path: &str) -> Result<IdentityConfig, String> {
     let rules = |key: &str, rules: &[String]| {
         rules
             .iter()
-            .map(|rule| rule.parse::<NameRule>().map_err(|error| format!("identity.{key}: {error}")))
+            .map(|rule| rule.parse::<NameRule>().map_err(|error| format!("{path}.{key}: {error}")))
             .collect::<Result<Vec<_>, _>>()
     };
+    Ok(IdentityConfig {
+        server: rules("keys", &section.keys)?,
+        allow_service_instance: section.allow_service_instance,
+        cell: rules("cell_keys", &section.cell_keys)?,
+        pool: rules("pool_keys", &section.pool_keys)?,
+    })
+}
+
+fn ingestor_options(config: &Config) -> Result<IngestorOptions, String> {
     let otlp = &config.otlp;
     Ok(IngestorOptions {
         limits: Limits {
@@ -337,12 +360,7 @@ fn ingestor_options(config: &Config) -> Result<IngestorOptions, String> {
             connections_max: otlp.connections_max,
             ..Limits::default()
         },
-        identity: IdentityConfig {
-            server: rules("keys", &config.identity.keys)?,
-            allow_service_instance: config.identity.allow_service_instance,
-            cell: rules("cell_keys", &config.identity.cell_keys)?,
-            pool: rules("pool_keys", &config.identity.pool_keys)?,
-        },
+        identity: identity(&config.identity, "identity")?,
         ..IngestorOptions::default()
     })
 }

@@ -147,7 +147,7 @@ mod tests {
     #[test]
     fn who_runs_ahead_waits_for_the_slowest_unless_that_is_silent() {
         let (mut pace, start, assigned) = (Pace::default(), Instant::now(), partitions(2));
-        let mut decide = |pace: &mut Pace, ms: u64| {
+        let decide = |pace: &mut Pace, ms: u64| {
             let change = pace.decide(
                 assigned.iter().map(|(topic, number)| (topic.as_str(), *number)),
                 0,

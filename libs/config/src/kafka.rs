@@ -1,0 +1,63 @@
+//! The section `kafka`: the cluster, and the foreign topics that are read.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::kafka_sources::KafkaSource;
+
+/// Kafka: the cluster, and the foreign topics that are read.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct KafkaSection {
+    /// `host:port` of some brokers of the cluster; the others are found through them.
+    #[schemars(length(max = 64), inner(length(min = 1)))]
+    pub brokers: Vec<String>,
+    /// Encryption.
+    pub tls: Option<KafkaTlsSection>,
+    /// Credentials.
+    pub sasl: Option<KafkaSaslSection>,
+    /// Foreign topics that are read.
+    #[schemars(length(max = 32))]
+    pub sources: Vec<KafkaSource>,
+}
+
+/// Encryption between us and the brokers.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct KafkaTlsSection {
+    /// PEM file of the authorities that may have signed a broker's certificate; there is no built-in list.
+    pub ca_file: String,
+    /// PEM file of our certificate, if the brokers ask for one.
+    pub cert_file: Option<String>,
+    /// PEM file of its key.
+    pub key_file: Option<String>,
+}
+
+/// How a password is proved.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum KafkaSaslMechanism {
+    /// Sent as it is; only sensible over TLS.
+    #[serde(rename = "PLAIN")]
+    Plain,
+    /// Challenge and response over SHA-256.
+    #[serde(rename = "SCRAM-SHA-256")]
+    ScramSha256,
+    /// Challenge and response over SHA-512.
+    #[default]
+    #[serde(rename = "SCRAM-SHA-512")]
+    ScramSha512,
+}
+
+/// Credentials for the brokers. The password comes from a file or from the environment, never from this file.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct KafkaSaslSection {
+    /// How the password is proved.
+    pub mechanism: KafkaSaslMechanism,
+    /// The user.
+    pub username: String,
+    /// The file that holds the password; a line end behind it does not count.
+    pub password_file: Option<String>,
+    /// The environment variable that holds the password.
+    pub password_env: Option<String>,
+}
