@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use headroom_access::Access;
 use headroom_aggregator::{Aggregator, AggregatorOptions, EventClock, Metrics as EngineMetrics, Status, ticker};
 use headroom_api::ApiLimits;
 use headroom_config::{Config, Durability, IdentitySection, TimeMode, load_policy};
@@ -32,6 +33,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock;
 use crate::collect;
+use crate::pools::Pool;
 use crate::sources;
 
 /// Cells of the whole process.
@@ -65,6 +67,9 @@ pub(crate) struct App {
     api: JoinHandle<()>,
     timekeeper: JoinHandle<()>,
     telemetry: Telemetry,
+    access: Access,
+    /// Held for as long as they serve.
+    _pools: [Pool; 2],
 }
 
 /// Reads the configured policy, or the shipped one.
@@ -97,9 +102,11 @@ impl App {
         readiness.set("engines", false, "reading the log");
         readiness.watch(&telemetry);
 
-        let grpc = bind("otlp-grpc", addresses.otlp_grpc).await?;
-        let http = bind("otlp-http", addresses.otlp_http).await?;
-        let role = Role::bind(addresses.http).await?;
+        let access = Access::new(&config.security, clock::wall(), &telemetry)?;
+        let (ingest_pool, api_pool) = (Pool::new("otlp")?, Pool::new("http")?);
+        let grpc = ingest_pool.run(bind("otlp-grpc", addresses.otlp_grpc)).await?;
+        let http = ingest_pool.run(bind("otlp-http", addresses.otlp_http)).await?;
+        let role = api_pool.run(Role::bind(addresses.http)).await?;
         let addresses = Addresses { otlp_grpc: grpc.address, otlp_http: http.address, http: role.address };
 
         let event_time = config.time.mode != TimeMode::Wall;
@@ -156,7 +163,8 @@ impl App {
         collect::ages(&telemetry, &read_model, event_time);
 
         let stop_api = CancellationToken::new();
-        let ingestor = Arc::new(Ingestor::new(log.clone(), ingestor_options(config)?, OtlpMetrics::new(&telemetry)));
+        let ingestor = Ingestor::new(log.clone(), ingestor_options(config)?, OtlpMetrics::new(&telemetry));
+        let ingestor = Arc::new(ingestor.with_access(access.clone()));
         let commands = LogCommands::new(CommandsOptions {
             log: log.clone(),
             status: status.clone(),
@@ -178,6 +186,7 @@ impl App {
             commands: Arc::new(commands),
             now,
             event_time,
+            access: access.clone(),
             limits: ApiLimits {
                 body_bytes_max: config.http.body_bytes_max,
                 watchers_max: config.http.watchers_max,
@@ -187,12 +196,13 @@ impl App {
             telemetry: telemetry.clone(),
             readiness: readiness.clone(),
         };
-        let api = tokio::spawn(role.serve(options, stop_api.clone()));
+        let api = api_pool.spawn(role.serve(options, stop_api.clone()));
 
         let (stop_ingest, stopping) = watch::channel(false);
         let ingest = [grpc, http]
-            .map(|listener| tokio::spawn(serve(listener, ingestor.clone(), stopping.clone(), DRAIN)))
+            .map(|listener| ingest_pool.spawn(serve(listener, ingestor.clone(), stopping.clone(), DRAIN)))
             .into();
+        tokio::spawn(access.clone().keep_fresh(stopping.clone()));
 
         aggregator.caught_up(&*log).await;
         bring_into_force(&log, &status, &policy.load()).await?;
@@ -221,6 +231,8 @@ impl App {
             api,
             timekeeper,
             telemetry,
+            access,
+            _pools: [ingest_pool, api_pool],
         })
     }
 
@@ -235,6 +247,11 @@ impl App {
         bring_into_force(&self.log, &self.aggregator.status(), &policy).await?;
         self.policy.store(Arc::new(policy));
         Ok(true)
+    }
+
+    /// Who is let in.
+    pub(crate) fn access(&self) -> &Access {
+        &self.access
     }
 
     /// Our metrics.

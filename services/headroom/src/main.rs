@@ -10,6 +10,7 @@ mod collect;
 mod commands;
 mod configuration;
 mod output;
+mod pools;
 mod sources;
 mod watcher;
 

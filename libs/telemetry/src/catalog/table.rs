@@ -95,6 +95,17 @@ catalog! {
         "Connections closed without service.",
         [listener: "as in `headroom_listener_connections`", bound: "name of the bound, or `tls` for a failed handshake"];
 
+    // Who may ask.
+    Counter ACCESS_DENIED, "headroom_access_denied_requests_total", Unit::Count("request"), 32,
+        "Requests that were not let in.",
+        [surface: "`otlp` or `http`",
+         reason: "`no_credentials`, `not_bearer`, `unknown_token`, `expired`, `unknown_certificate`, `missing_scope`, or the rate that was passed"];
+    Counter ACCESS_RELOADS, "headroom_access_reloads_total", Unit::Count("reload"), 8,
+        "Changed files of callers or certificates, by what became of them.",
+        [files: "`callers` or `tls`", outcome: "`applied` or `refused` (what was before stays)"];
+    Gauge ACCESS_CERTIFICATE_EXPIRY, "headroom_access_certificate_expiry_seconds", Unit::Seconds, 1,
+        "When the listeners' certificate ends, in seconds since 1970.", [];
+
     // Ingest from Kafka.
     Counter KAFKA_SOURCE_RECORDS, "headroom_kafka_source_records_total", Unit::Count("record"), 256,
         "Records of foreign topics that were decoded.",
