@@ -63,11 +63,11 @@ class Answer:
         return f"{self.status} {self.body[:600]!r}"
 
 
-def request(method, url, body=None, headers=None, timeout=30.0):
+def request(method, url, body=None, headers=None, timeout=30.0, context=None):
     """One HTTP exchange; every status is an answer, only a connection that breaks is an error (OSError)."""
     call = urllib.request.Request(url, data=body, method=method, headers=headers or {})
     try:
-        with urllib.request.urlopen(call, timeout=timeout) as reply:
+        with urllib.request.urlopen(call, timeout=timeout, context=context) as reply:
             return Answer(reply.status, reply.headers, reply.read())
     except urllib.error.HTTPError as refused:
         return Answer(refused.code, refused.headers, refused.read())
@@ -76,9 +76,10 @@ def request(method, url, body=None, headers=None, timeout=30.0):
 
 
 class Headroom:
-    """One `headroom serve` on free loopback ports over a data directory. `restart` keeps both, as an operator would."""
+    """One `headroom serve` on free loopback ports over a data directory. `restart` keeps both, as an operator would.
+    With `context` (an ssl.SSLContext) it is spoken to by TLS, and `token` is shown where no other is given."""
 
-    def __init__(self, home, *options, environment=None, data=None, before=()):
+    def __init__(self, home, *options, environment=None, data=None, before=(), context=None, token=None):
         self.home = pathlib.Path(home)
         self.data = pathlib.Path(data or self.home / "data")
         self.options = options
@@ -90,8 +91,11 @@ class Headroom:
         self.log = self.home / "headroom.log"
         grpc, http, api = free_ports(3)
         self.grpc = f"127.0.0.1:{grpc}"
-        self.otlp = f"http://127.0.0.1:{http}"
-        self.api = f"http://127.0.0.1:{api}"
+        scheme = "https" if context else "http"
+        self.context = context
+        self.token = token
+        self.otlp = f"{scheme}://127.0.0.1:{http}"
+        self.api = f"{scheme}://127.0.0.1:{api}"
         self.process = None
         self.home.mkdir(parents=True, exist_ok=True)
 
@@ -101,8 +105,8 @@ class Headroom:
             *("setpriv", "--pdeathsig", "KILL", "--"),
             *self.before,
             *(str(EXECUTABLE), "serve", "--data-dir", str(self.data)),
-            *("--otlp-grpc", self.grpc, "--otlp-http", self.otlp.removeprefix("http://")),
-            *("--http", self.api.removeprefix("http://")),
+            *("--otlp-grpc", self.grpc, "--otlp-http", self.otlp.split("//")[1]),
+            *("--http", self.api.split("//")[1]),
             *self.options,
         ]
         with open(self.log, "ab") as log:
@@ -140,15 +144,19 @@ class Headroom:
     def tail(self, lines=40):
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
 
-    def get(self, path, headers=None):
-        return request("GET", self.api + path, headers=headers)
+    def ask(self, method, url, body=None, headers=None):
+        shown = {"Authorization": f"Bearer {self.token}"} if self.token else {}
+        return request(method, url, body, shown | (headers or {}), context=self.context)
 
-    def post(self, path, value):
-        return request("POST", self.api + path, json.dumps(value).encode(), {"Content-Type": JSON})
+    def get(self, path, headers=None):
+        return self.ask("GET", self.api + path, headers=headers)
+
+    def post(self, path, value, headers=None):
+        return self.ask("POST", self.api + path, json.dumps(value).encode(), {"Content-Type": JSON} | (headers or {}))
 
     def push(self, body, kind=PROTOBUF, headers=None):
         """One OTLP/HTTP export."""
-        return request("POST", self.otlp + "/v1/metrics", body, {"Content-Type": kind} | (headers or {}))
+        return self.ask("POST", self.otlp + "/v1/metrics", body, {"Content-Type": kind} | (headers or {}))
 
     def server(self, name):
         """The record of a server, or None as long as there is none."""

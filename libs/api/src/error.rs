@@ -3,6 +3,7 @@
 use std::fmt::Display;
 
 use axum::response::{IntoResponse, Response};
+use headroom_access::Denial;
 use headroom_model::Timestamp;
 use headroom_wire::bulk::Candidate;
 use headroom_wire::{Problem, ProblemItem, Time};
@@ -13,19 +14,21 @@ use crate::ports::{ClockError, CommandError};
 /// The media type of problem details.
 pub(crate) const PROBLEM_JSON: &str = "application/problem+json";
 
-/// An error on its way to the caller. The outermost layer adds the path and writes it, see `router`.
+/// An error on its way to the caller, and the challenge of one that says too little about itself. The outermost layer
+/// adds the path and writes it, see `router`.
 #[derive(Clone, Debug)]
-pub(crate) struct ApiError(Box<Problem>);
+pub(crate) struct ApiError(Box<Problem>, Option<HeaderValue>);
 
 impl ApiError {
     fn new(status: StatusCode, kind: &str, title: &str, detail: impl Into<String>) -> Self {
-        Self(Box::new(Problem {
+        let problem = Problem {
             kind: format!("/problems/{kind}"),
             title: title.into(),
             status: status.as_u16(),
             detail: detail.into(),
             ..Problem::default()
-        }))
+        };
+        Self(Box::new(problem), None)
     }
 
     fn field(mut self, field: &str) -> Self {
@@ -175,16 +178,22 @@ impl ApiError {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "Internal error", detail)
     }
 
+    pub(crate) fn status(&self) -> StatusCode {
+        StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+
     /// The problem as a response, once the path is known.
     pub(crate) fn render(mut self, path: &str) -> Response {
         self.0.instance = path.into();
         let body = serde_json::to_vec(&self.0).unwrap_or_default();
-        let status = StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let mut response = (status, body).into_response();
+        let mut response = (self.status(), body).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
         if let Some(seconds) = self.0.retry_after_seconds {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if let Some(challenge) = self.1 {
+            headers.insert(header::WWW_AUTHENTICATE, challenge);
         }
         response
     }
@@ -192,10 +201,28 @@ impl ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let status = StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let mut response = status.into_response();
+        let mut response = self.status().into_response();
         response.extensions_mut().insert(self);
         response
+    }
+}
+
+impl From<Denial> for ApiError {
+    fn from(denial: Denial) -> Self {
+        let detail = denial.to_string();
+        let (kind, title) = match denial.status() {
+            StatusCode::UNAUTHORIZED => ("unauthorized", "Who asks is not known"),
+            StatusCode::FORBIDDEN => ("forbidden", "The caller may not do this"),
+            _ => ("too-many-requests", "The caller asks too often"),
+        };
+        let mut error = Self::new(denial.status(), kind, title, detail);
+        error.1 = denial.challenge().and_then(|challenge| HeaderValue::from_str(&challenge).ok());
+        match (&denial, denial.retry_after_seconds()) {
+            (Denial::TooMany { limit, per_second, .. }, Some(seconds)) => {
+                error.limit(limit, *per_second).retry_after(seconds)
+            }
+            _ => error.field("Authorization"),
+        }
     }
 }
 

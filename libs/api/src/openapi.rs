@@ -5,13 +5,19 @@
 
 use utoipa::OpenApi as _;
 use utoipa::openapi::path::{Operation, PathItem};
-use utoipa::openapi::{ContentBuilder, OpenApi, Ref, RefOr, ResponseBuilder};
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
+use utoipa::openapi::{ContentBuilder, OpenApi, Ref, RefOr, Response, ResponseBuilder};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::access::scope_of;
 use crate::error::PROBLEM_JSON;
 use crate::routes::{check, clock, decisions, operate, rollups, servers, snapshot, watch};
 use crate::state::ApiState;
+
+/// Names of the security schemes.
+const BEARER: &str = "bearer";
+const CERTIFICATE: &str = "certificate";
 
 #[derive(utoipa::OpenApi)]
 #[openapi(
@@ -61,7 +67,7 @@ pub fn openapi(event_time: bool) -> OpenApi {
 
 /// The same as JSON, with every route there is: for files kept beside the code.
 pub fn openapi_json() -> String {
-    openapi(true).to_pretty_json().unwrap_or_default()
+    with_security(openapi(true)).to_pretty_json().unwrap_or_default()
 }
 
 pub(crate) fn with_common_problems(mut api: OpenApi) -> OpenApi {
@@ -71,6 +77,7 @@ pub(crate) fn with_common_problems(mut api: OpenApi) -> OpenApi {
                 ("400", "The query or the body cannot be understood"),
                 ("406", "Not available in a form the header Accept allows"),
                 ("414", "The address is too long"),
+                ("429", "The caller asks too often; see Retry-After"),
                 ("431", "The headers are too large"),
                 ("500", "A fault of the service"),
                 ("503", "Too many requests of this kind at once, or not possible now; see Retry-After"),
@@ -83,13 +90,49 @@ pub(crate) fn with_common_problems(mut api: OpenApi) -> OpenApi {
                 ]);
             }
             for (status, description) in common {
-                let problem = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
-                let response = ResponseBuilder::new().description(description).content(PROBLEM_JSON, problem).build();
-                operation.responses.responses.entry(status.to_owned()).or_insert(RefOr::T(response));
+                operation.responses.responses.entry(status.to_owned()).or_insert_with(|| problem(description));
             }
         }
     }
     api
+}
+
+/// Declares how callers show who they are, and the scope that each operation needs.
+pub(crate) fn with_security(mut api: OpenApi) -> OpenApi {
+    let bearer = HttpBuilder::new()
+        .scheme(HttpAuthScheme::Bearer)
+        .description(Some("A token of a caller in `security.callers_file`"))
+        .build();
+    let certificate = SecurityScheme::MutualTls {
+        description: Some("A certificate one of whose names is a caller's in `security.callers_file`".to_owned()),
+        deprecated: None,
+        extensions: None,
+    };
+    let components = api.components.get_or_insert_default();
+    components.add_security_scheme(BEARER, SecurityScheme::Http(bearer));
+    components.add_security_scheme(CERTIFICATE, certificate);
+    for (path, item) in &mut api.paths.paths {
+        for (method, operation) in
+            [("GET", &mut item.get), ("POST", &mut item.post), ("PUT", &mut item.put), ("DELETE", &mut item.delete)]
+        {
+            let Some(operation) = operation else { continue };
+            let scope = [scope_of(method, path).as_str()];
+            let ways = [BEARER, CERTIFICATE].map(|scheme| SecurityRequirement::new(scheme, scope));
+            operation.security = Some(ways.into());
+            for (status, description) in [
+                ("401", "Who asks is not known; WWW-Authenticate says how to say it"),
+                ("403", "The caller lacks the scope"),
+            ] {
+                operation.responses.responses.entry(status.to_owned()).or_insert_with(|| problem(description));
+            }
+        }
+    }
+    api
+}
+
+fn problem(description: &str) -> RefOr<Response> {
+    let problem = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
+    RefOr::T(ResponseBuilder::new().description(description).content(PROBLEM_JSON, problem).build())
 }
 
 fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {

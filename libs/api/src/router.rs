@@ -8,13 +8,17 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use http::{Method, Uri, header};
+use headroom_access::Scope;
+use http::{Method, StatusCode, Uri, header};
+use std::sync::Arc;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa_swagger_ui::SwaggerUi;
 
+use crate::access::{Needs, admit};
 use crate::error::ApiError;
-use crate::openapi::{routes, with_common_problems};
+use crate::openapi::{routes, with_common_problems, with_security};
 use crate::routes::documents::{html, index_html};
 use crate::state::ApiState;
 
@@ -22,6 +26,8 @@ use crate::state::ApiState;
 pub fn router(state: ApiState) -> Router {
     let (routes, api) = routes(state.event_time).split_for_parts();
     let api = with_common_problems(api);
+    let needs = Arc::new(Needs::of(&api));
+    let api = if state.access.is_restricted() { with_security(api) } else { api };
     let index = index_html(&api);
     let documents = Router::new()
         .route("/", get(move || std::future::ready(html(index.clone()))))
@@ -35,17 +41,18 @@ pub fn router(state: ApiState) -> Router {
             tracing::error!("a request handler panicked");
             ApiError::internal().into_response()
         }))
-        .layer(from_fn_with_state(state, around))
+        .layer(from_fn_with_state((state, needs), around))
 }
 
-/// Around every request: bounds of its head, problem details with their path, and a word to the observer.
-async fn around(State(state): State<ApiState>, request: Request, next: Next) -> Response {
+/// Around every request: bounds of its head, who may ask, problem details with their path, and a word to the observer.
+async fn around(State((state, needs)): State<(ApiState, Arc<Needs>)>, mut request: Request, next: Next) -> Response {
     let started = Instant::now();
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
     let route = request.extensions().get::<MatchedPath>().cloned();
-    let response = match within_bounds(&state, &request) {
-        Ok(()) => next.run(request).await,
+    let needed = needs.scope(&method, route.as_ref().map(MatchedPath::as_str));
+    let response = match enter(&state, &mut request, needed) {
+        Ok(_place) => next.run(request).await,
         Err(error) => error.into_response(),
     };
     let response = render_problem(response, &path, &method);
@@ -53,6 +60,28 @@ async fn around(State(state): State<ApiState>, request: Request, next: Next) -> 
     let status = response.status().as_u16();
     state.observer.answered(route, method.as_str(), status, started.elapsed().as_secs_f64());
     response
+}
+
+/// Lets a request in. Operators' commands get a place of their own, and learn by whom they are given.
+fn enter(
+    state: &ApiState,
+    request: &mut Request,
+    needed: Option<Scope>,
+) -> Result<Option<OwnedSemaphorePermit>, ApiError> {
+    within_bounds(state, request)?;
+    let Some(needed) = needed else { return Ok(None) };
+    let caller = admit(&state.access, request, needed).inspect_err(|error| {
+        state.observer.refused(match error.status() {
+            StatusCode::UNAUTHORIZED => "unauthorized",
+            StatusCode::FORBIDDEN => "forbidden",
+            _ => "rate",
+        });
+    })?;
+    if !matches!(needed, Scope::Operate | Scope::Admin) {
+        return Ok(None);
+    }
+    request.extensions_mut().insert(caller);
+    state.operator_permit().map(Some)
 }
 
 fn within_bounds(state: &ApiState, request: &Request) -> Result<(), ApiError> {
@@ -71,7 +100,7 @@ fn within_bounds(state: &ApiState, request: &Request) -> Result<(), ApiError> {
 }
 
 /// Writes the problem that a handler left in the response; headers set beside it (`Allow`) stay.
-fn render_problem(mut response: Response, path: &str, method: &Method) -> Response {
+pub(crate) fn render_problem(mut response: Response, path: &str, method: &Method) -> Response {
     let Some(error) = response.extensions_mut().remove::<ApiError>() else { return response };
     let mut rendered = error.render(path);
     for (name, value) in response.headers() {

@@ -7,6 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use headroom_access::Access;
+use http::Request;
+use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
@@ -14,6 +17,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+use tower::ServiceExt as _;
 
 use crate::stall::StallGuard;
 use crate::state::ApiLimits;
@@ -26,7 +30,13 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves until `shutdown` is cancelled, then lets running requests end. Streams end by themselves when the token that
 /// the `ApiState` holds is cancelled too.
-pub async fn serve(listener: TcpListener, router: Router, limits: &ApiLimits, shutdown: CancellationToken) {
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    access: Access,
+    limits: &ApiLimits,
+    shutdown: CancellationToken,
+) {
     let mut builder = Builder::new(TokioExecutor::new());
     // hyper wants at least 8 KiB; what is over the bounds and still fits is refused by the router, with a problem.
     let head_bytes_max = (limits.uri_bytes_max + limits.header_bytes_max).saturating_mul(2).max(16 << 10);
@@ -40,6 +50,8 @@ pub async fn serve(listener: TcpListener, router: Router, limits: &ApiLimits, sh
         .keep_alive_timeout(limits.write_stall_timeout);
     let graceful = GracefulShutdown::new();
     let places = Arc::new(Semaphore::new(limits.connections_max));
+    // Half of the places at most are for those who have not shown yet that they mean it.
+    let handshakes = Arc::new(Semaphore::new(limits.connections_max.div_ceil(2)));
     loop {
         let accepted = tokio::select! {
             () = shutdown.cancelled() => break,
@@ -48,19 +60,30 @@ pub async fn serve(listener: TcpListener, router: Router, limits: &ApiLimits, sh
                 (place, listener.accept().await)
             } => accepted,
         };
-        let (Ok(place), Ok((stream, _))) = accepted else {
+        let (Ok(place), Ok((stream, from))) = accepted else {
             tracing::warn!("cannot accept a connection");
             tokio::time::sleep(ACCEPT_PAUSE).await;
             continue;
         };
         // Small answers must not wait for the acknowledgement of the one before.
         let _ = stream.set_nodelay(true);
-        let io = TokioIo::new(StallGuard::new(stream, limits.write_stall_timeout));
-        let service = TowerToHyperService::new(router.clone());
-        let connection = builder.serve_connection(io, service).into_owned();
-        let connection = graceful.watch(connection);
+        let (router, access, builder) = (router.clone(), access.clone(), builder.clone());
+        let (handshakes, watcher, shutdown) = (handshakes.clone(), graceful.watcher(), shutdown.clone());
+        let stall_timeout = limits.write_stall_timeout;
         tokio::spawn(async move {
             let _place = place;
+            let shaken = tokio::select! {
+                shaken = access.accept("http", stream, from.ip(), &handshakes) => shaken,
+                () = shutdown.cancelled() => return,
+            };
+            let Ok((stream, peer)) = shaken else { return };
+            let peer = Arc::new(peer);
+            let io = TokioIo::new(StallGuard::new(stream, stall_timeout));
+            let service = TowerToHyperService::new(router.map_request(move |mut request: Request<Incoming>| {
+                request.extensions_mut().insert(peer.clone());
+                request
+            }));
+            let connection = watcher.watch(builder.serve_connection(io, service));
             if let Err(error) = connection.await {
                 tracing::debug!(error, "connection ended");
             }

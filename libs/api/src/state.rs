@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use headroom_access::Access;
 use headroom_model::Timestamp;
 use headroom_read_model::{CellView, Found, Lookup, ReadModel};
 use headroom_wire::Reading;
@@ -26,8 +27,10 @@ pub struct ApiLimits {
     pub header_bytes_max: usize,
     /// Streams and long polls at once.
     pub watchers_max: usize,
-    /// Lists, snapshots and batches at once. Point reads and probes never wait for them.
+    /// Lists, snapshots, batches and checks of policies at once. Point reads and probes never wait for them.
     pub heavy_requests_max: usize,
+    /// Operators' commands at once. Reads, however many, never take their places.
+    pub operator_requests_max: usize,
     /// Connections at once; further ones wait in the listener's queue.
     pub connections_max: usize,
     /// Items of a list where the request does not say.
@@ -58,6 +61,7 @@ impl Default for ApiLimits {
             header_bytes_max: 32 << 10,
             watchers_max: 10_000,
             heavy_requests_max: 16,
+            operator_requests_max: 16,
             connections_max: 20_000,
             list_items_default: 1_000,
             list_items_max: 10_000,
@@ -79,8 +83,8 @@ pub type Now = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 #[derive(Clone)]
 pub struct ApiState(Arc<Shared>);
 
-/// The parts of [`ApiState`].
-pub struct Shared {
+/// What an [`ApiState`] is made of.
+pub struct ApiParts {
     /// What is read.
     pub read_model: Arc<ReadModel>,
     /// What is done.
@@ -91,11 +95,19 @@ pub struct Shared {
     pub now: Now,
     /// Whether senders' time drives the service: only then `POST /v1/clock` exists.
     pub event_time: bool,
+    /// Who may ask.
+    pub access: Access,
     /// The bounds.
     pub limits: ApiLimits,
     /// Ends all streams.
     pub shutdown: CancellationToken,
+}
+
+/// The parts, and what is in use of their bounds.
+pub struct Shared {
+    parts: ApiParts,
     pub(crate) heavy: Arc<Semaphore>,
+    pub(crate) operators: Arc<Semaphore>,
     pub(crate) watchers: Arc<Semaphore>,
     pub(crate) snapshots: SnapshotCache,
     pub(crate) events: EventCache,
@@ -109,29 +121,25 @@ impl std::ops::Deref for ApiState {
     }
 }
 
+impl std::ops::Deref for Shared {
+    type Target = ApiParts;
+
+    fn deref(&self) -> &ApiParts {
+        &self.parts
+    }
+}
+
 impl ApiState {
     /// State over a read model and what the service can do. Cancelling `shutdown` ends all streams and long polls.
-    pub fn new(
-        read_model: Arc<ReadModel>,
-        commands: Arc<dyn Commands>,
-        observer: Arc<dyn Observer>,
-        now: Now,
-        event_time: bool,
-        limits: ApiLimits,
-        shutdown: CancellationToken,
-    ) -> Self {
+    pub fn new(parts: ApiParts) -> Self {
+        let limits = &parts.limits;
         Self(Arc::new(Shared {
             heavy: Arc::new(Semaphore::new(limits.heavy_requests_max)),
+            operators: Arc::new(Semaphore::new(limits.operator_requests_max)),
             watchers: Arc::new(Semaphore::new(limits.watchers_max)),
             snapshots: SnapshotCache::default(),
             events: EventCache::default(),
-            read_model,
-            commands,
-            observer,
-            now,
-            event_time,
-            limits,
-            shutdown,
+            parts,
         }))
     }
 
@@ -193,6 +201,14 @@ impl ApiState {
         Arc::clone(&self.heavy).try_acquire_owned().map_err(|_| {
             self.observer.refused("heavyRequestsMax");
             ApiError::overloaded("heavyRequestsMax", self.limits.heavy_requests_max as u64, 1)
+        })
+    }
+
+    /// A place among the operators' commands.
+    pub(crate) fn operator_permit(&self) -> Result<OwnedSemaphorePermit, ApiError> {
+        Arc::clone(&self.operators).try_acquire_owned().map_err(|_| {
+            self.observer.refused("operatorRequestsMax");
+            ApiError::overloaded("operatorRequestsMax", self.limits.operator_requests_max as u64, 1)
         })
     }
 

@@ -23,12 +23,13 @@ mod tree;
 
 pub use kafka::{KafkaSaslMechanism, KafkaSaslSection, KafkaSection, KafkaTlsSection};
 pub use kafka_sources::{KafkaSource, SourceEncoding, SourceGroupProtocol, SourceStart};
-pub use load::{Flag, LoadArgs, Loaded, Setting};
+pub use load::{Flag, LoadArgs, Loaded, Setting, load_file};
 pub use policy::{CLASSES_MAX, INPUTS_MAX, RULES_MAX, SIGNALS_MAX, SOURCES_MAX, load_policy};
 pub use problem::{ConfigErrors, Problem};
 pub use service::{
-    Auth, Backend, Config, Durability, EngineSection, HttpSection, IdentitySection, LogFormat, LogLevel, LogSection,
-    OtlpSection, PolicySection, SecuritySection, TelemetrySection, TimeMode, TimeSection,
+    Auth, Backend, CallerLimitsSection, ClientAuth, Config, Durability, EngineSection, HttpSection, IdentitySection,
+    LogFormat, LogLevel, LogSection, OtlpSection, PolicySection, SecuritySection, TelemetrySection, TimeMode,
+    TimeSection, TlsSection,
 };
 pub use tree::Origin;
 

@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use headroom_expr::nearest;
+use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
 
 use crate::check::check;
 use crate::merge::lay_over;
 use crate::problem::{ConfigErrors, Problem};
-use crate::service::{Auth, Backend, Config, IdentitySection};
+use crate::service::{Auth, Backend, ClientAuth, Config, IdentitySection};
 use crate::tree::{Entry, Origin, Tree, Value};
 
 /// What variables of the environment begin with that set a key: `HEADROOM__OTLP__HTTP_LISTEN`.
@@ -54,6 +56,22 @@ pub struct Loaded {
     pub config: Config,
     /// Every key with its origin, in the order of the documentation.
     pub settings: Vec<Setting>,
+}
+
+/// Reads another file of the service, such as its callers, held against the schema of its type like all of them.
+///
+/// # Errors
+/// Everything wrong with it.
+pub fn load_file<T: DeserializeOwned + JsonSchema>(name: &str, text: &str) -> Result<T, ConfigErrors> {
+    let text_of = |file: &str| (file == name).then_some(text);
+    let mut tree = Tree::parse(name, text, 1).map_err(|problem| ConfigErrors::of(vec![problem], text_of))?;
+    let problems = check(&mut tree, &schemars::schema_for!(T).to_value());
+    if !problems.is_empty() {
+        return Err(ConfigErrors::of(problems, text_of));
+    }
+    let origin = tree.origin.clone();
+    serde_json::from_value(tree.to_json())
+        .map_err(|error| ConfigErrors::of(vec![Problem::new(&origin, error.to_string())], text_of))
 }
 
 impl Config {
@@ -112,6 +130,8 @@ impl Config {
             let keys: Vec<&str> = path.split('.').collect();
             problems.push(Problem::new(tree.origin_of(&keys), message).suggesting(suggestion.map(String::from)));
         };
+        let security = &self.security;
+        let must_say_who = security.auth == Auth::Tokens || security.tls.client_auth == ClientAuth::Required;
         let mut taken: Vec<(SocketAddr, &str)> = Vec::new();
         for (path, text) in listeners {
             let Ok(address) = text.parse::<SocketAddr>() else {
@@ -119,16 +139,65 @@ impl Config {
                 complain(path, message, Some("write 127.0.0.1:8080 or [::1]:8080"));
                 continue;
             };
-            if !address.ip().is_loopback() && self.security.auth == Auth::None && !self.security.allow_insecure_bind {
+            let is_exposed = !address.ip().is_loopback() && !security.allow_insecure_bind;
+            if is_exposed && !must_say_who {
                 complain(
                     path,
                     format!("`{path}` is reachable from other machines, and nobody there has to show who he is"),
-                    Some("bind to 127.0.0.1, or set security.allow_insecure_bind: true"),
+                    Some("bind to 127.0.0.1, set security.auth: tokens, or set security.allow_insecure_bind: true"),
+                );
+            } else if is_exposed && security.tls.cert_file.is_none() && !security.allow_plaintext {
+                complain(
+                    path,
+                    format!(
+                        "`{path}` is reachable from other machines, and tokens would cross the network in the clear"
+                    ),
+                    Some(
+                        "set security.tls.cert_file and key_file; if a proxy in front encrypts, \
+                         security.allow_plaintext: true",
+                    ),
                 );
             }
             match taken.iter().find(|(other, _)| *other == address && address.port() != 0) {
                 Some((_, other)) => complain(path, format!("`{path}` is the address of `{other}` too"), None),
                 None => taken.push((address, path)),
+            }
+        }
+        let tls = &security.tls;
+        for (path, is_missing, message) in [
+            (
+                "security.auth",
+                security.auth == Auth::Tokens && security.callers_file.is_none(),
+                "`security.auth` is tokens, but `security.callers_file` does not say whose",
+            ),
+            (
+                "security.callers_file",
+                security.auth == Auth::None && security.callers_file.is_some(),
+                "`security.callers_file` has no effect while `security.auth` is none; set it to tokens",
+            ),
+            (
+                "security.tls.cert_file",
+                tls.cert_file.is_some() && tls.key_file.is_none(),
+                "`security.tls.cert_file` needs `security.tls.key_file` beside it",
+            ),
+            (
+                "security.tls.key_file",
+                tls.key_file.is_some() && tls.cert_file.is_none(),
+                "`security.tls.key_file` needs `security.tls.cert_file` beside it",
+            ),
+            (
+                "security.tls.client_auth",
+                tls.client_auth != ClientAuth::None && (tls.client_ca_file.is_none() || tls.cert_file.is_none()),
+                "`security.tls.client_auth` needs `security.tls.client_ca_file`, and a certificate of the server's own",
+            ),
+            (
+                "security.tls.client_ca_file",
+                tls.client_ca_file.is_some() && tls.client_auth == ClientAuth::None,
+                "`security.tls.client_ca_file` has no effect while `security.tls.client_auth` is none",
+            ),
+        ] {
+            if is_missing {
+                complain(path, message.to_owned(), None);
             }
         }
         if self.log.segment_bytes > self.log.bytes_max / 4 {

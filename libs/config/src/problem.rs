@@ -70,6 +70,12 @@ impl ConfigErrors {
         problems.dedup();
         Self(problems.into_iter().map(|problem| problem.with_snippet(&text_of)).collect())
     }
+
+    /// The problems as text, without lines of the file: for files in which a secret may stand by mistake.
+    pub fn without_snippets(&self) -> String {
+        let bare = self.0.iter().map(|problem| Problem { snippet: None, ..problem.clone() });
+        Self(bare.collect()).to_string()
+    }
 }
 
 impl fmt::Display for ConfigErrors {

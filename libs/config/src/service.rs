@@ -307,6 +307,8 @@ pub enum Auth {
     /// It does not: whoever reaches the port may do everything.
     #[default]
     None,
+    /// By a bearer token, or by a client certificate, of a caller in `security.callers_file`.
+    Tokens,
 }
 
 /// Who may ask.
@@ -315,6 +317,70 @@ pub enum Auth {
 pub struct SecuritySection {
     /// How a caller shows who it is.
     pub auth: Auth,
+    /// The callers and what each may do; read again when it changes. It holds no secret.
+    #[schemars(length(min = 1))]
+    pub callers_file: Option<String>,
+    /// TLS of all listeners, on as soon as there is a certificate.
+    pub tls: TlsSection,
+    /// What one caller may have per second.
+    pub limits: CallerLimitsSection,
+    /// Whether `/metrics` is for everybody, where callers have to show who they are.
+    pub open_metrics: bool,
+    /// Whether tokens may come from other machines without TLS: a proxy in front encrypts.
+    pub allow_plaintext: bool,
     /// Whether a listener may be reachable from other machines although nobody has to show who he is.
     pub allow_insecure_bind: bool,
+}
+
+/// Whether clients show certificates.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ClientAuth {
+    /// They are not asked to.
+    #[default]
+    None,
+    /// They may; a bad one is refused.
+    Optional,
+    /// Whoever shows none is refused.
+    Required,
+}
+
+/// TLS of all listeners. The files are PEM and are read again when they change; new ones that cannot be used leave the
+/// old ones in force.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct TlsSection {
+    /// The server's certificate, followed by those that it was issued by.
+    #[schemars(length(min = 1))]
+    pub cert_file: Option<String>,
+    /// Its private key.
+    #[schemars(length(min = 1))]
+    pub key_file: Option<String>,
+    /// The authorities whose client certificates are accepted.
+    #[schemars(length(min = 1))]
+    pub client_ca_file: Option<String>,
+    /// Whether clients show certificates.
+    pub client_auth: ClientAuth,
+}
+
+/// What one caller may have per second. Twice that may come at once. A caller is whom its token or certificate names,
+/// else an address.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct CallerLimitsSection {
+    /// Requests of the HTTP API.
+    #[schemars(range(min = 1, max = 1_000_000_000))]
+    pub requests_per_second: u64,
+    /// OTLP requests.
+    #[schemars(range(min = 1, max = 1_000_000_000))]
+    pub exports_per_second: u64,
+    /// Bytes of OTLP bodies as sent.
+    #[schemars(range(min = 1, max = 1_000_000_000_000i64))]
+    pub export_bytes_per_second: u64,
+}
+
+impl Default for CallerLimitsSection {
+    fn default() -> Self {
+        Self { requests_per_second: 200_000, exports_per_second: 50_000, export_bytes_per_second: 2 << 30 }
+    }
 }

@@ -95,7 +95,7 @@ fn what_is_refused_says_where_and_what_was_meant() {
             "http: {listen: 0.0.0.0:8080}",
             vec![],
             vec![],
-            "h.yaml:1:16: `http.listen` is reachable from other machines, and nobody there has to show who he is; bind to 127.0.0.1, or set security.allow_insecure_bind: true\n  1 | http: {listen: 0.0.0.0:8080}\n    |                ^",
+            "h.yaml:1:16: `http.listen` is reachable from other machines, and nobody there has to show who he is; bind to 127.0.0.1, set security.auth: tokens, or set security.allow_insecure_bind: true\n  1 | http: {listen: 0.0.0.0:8080}\n    |                ^",
         ),
         (
             "http: {listen: localhost}",
@@ -139,12 +139,58 @@ fn what_is_refused_says_where_and_what_was_meant() {
             "security: {auth: token}",
             vec![],
             vec![],
-            "h.yaml:1:18: `security.auth` must be one of none, not `token`\n  1 | security: {auth: token}\n    |                  ^",
+            "h.yaml:1:18: `security.auth` must be one of none, tokens, not `token`; did you mean `tokens`?\n  1 | security: {auth: token}\n    |                  ^",
+        ),
+        (
+            "http: {listen: 0.0.0.0:8080}\nsecurity: {auth: tokens, callers_file: c.yaml}",
+            vec![],
+            vec![],
+            "h.yaml:1:16: `http.listen` is reachable from other machines, and tokens would cross the network in the clear; set security.tls.cert_file and key_file; if a proxy in front encrypts, security.allow_plaintext: true\n  1 | http: {listen: 0.0.0.0:8080}\n    |                ^",
+        ),
+        (
+            "security:\n  auth: tokens\n  tls: {cert_file: a}\n",
+            vec![],
+            vec![],
+            "h.yaml:2:9: `security.auth` is tokens, but `security.callers_file` does not say whose\n  2 |   auth: tokens\n    |         ^\n\
+             h.yaml:3:20: `security.tls.cert_file` needs `security.tls.key_file` beside it\n  3 |   tls: {cert_file: a}\n    |                    ^",
+        ),
+        (
+            "security:\n  callers_file: c\n  tls: {client_auth: required, key_file: k}\n",
+            vec![],
+            vec![],
+            "h.yaml:2:17: `security.callers_file` has no effect while `security.auth` is none; set it to tokens\n  2 |   callers_file: c\n    |                 ^\n\
+             h.yaml:3:22: `security.tls.client_auth` needs `security.tls.client_ca_file`, and a certificate of the server's own\n  3 |   tls: {client_auth: required, key_file: k}\n    |                      ^\n\
+             h.yaml:3:42: `security.tls.key_file` needs `security.tls.cert_file` beside it\n  3 |   tls: {client_auth: required, key_file: k}\n    |                                          ^",
         ),
         ("- 1", vec![], vec![], "h.yaml:1:1: the file must be a map, not a list\n  1 | - 1\n    | ^"),
     ] {
         let errors = Config::load(&args(file, &env, &flags)).expect_err(file);
         assert_eq!(errors.to_string(), expected, "{file}");
+    }
+}
+
+/// What may be reached from elsewhere, and what it takes.
+#[test]
+fn a_listener_beyond_loopback_needs_authentication_and_encryption() {
+    let tls = "cert_file: c, key_file: k";
+    for (security, is_accepted) in [
+        (String::new(), false),
+        ("auth: tokens, callers_file: c".to_owned(), false),
+        ("auth: tokens, callers_file: c, allow_plaintext: true".to_owned(), true),
+        ("allow_plaintext: true".to_owned(), false),
+        (format!("tls: {{{tls}}}"), false),
+        (format!("auth: tokens, callers_file: c, tls: {{{tls}}}"), true),
+        (format!("tls: {{{tls}, client_ca_file: a, client_auth: optional}}"), false),
+        (format!("tls: {{{tls}, client_ca_file: a, client_auth: required}}"), true),
+        ("allow_insecure_bind: true".to_owned(), true),
+    ] {
+        for listener in ["http: {listen", "otlp: {grpc_listen", "otlp: {http_listen"] {
+            for (address, is_exposed) in [("127.0.0.1:1", false), ("'[::1]:1'", false), ("192.0.2.1:1", true)] {
+                let file = format!("{listener}: {address}}}\nsecurity: {{{security}}}\n");
+                let loaded = Config::load(&args(&file, &[], &[]));
+                assert_eq!(loaded.is_ok(), is_accepted || !is_exposed, "{file}{loaded:?}");
+            }
+        }
     }
 }
 
@@ -159,9 +205,10 @@ fn every_key_is_in_the_schema_and_documented() {
     let schema = config_schema();
     let loaded = Config::load(&LoadArgs::default()).unwrap();
     for setting in loaded.settings {
-        let Some((section, key)) = setting.path.split_once('.') else { panic!("{}", setting.path) };
-        let target = schema["properties"][section]["$ref"].as_str().unwrap_or_default();
-        let of_key = schema.pointer(&format!("{}/properties/{key}", target.trim_start_matches('#')));
+        let of_key = setting.path.split('.').try_fold(&schema, |above, key| {
+            let target = above["$ref"].as_str().map(|target| target.trim_start_matches('#'));
+            target.map_or(Some(above), |target| schema.pointer(target))?["properties"].get(key)
+        });
         let of_key = of_key.unwrap_or_else(|| panic!("{} is not in the schema", setting.path));
         assert!(of_key.get("description").is_some(), "{} has no description", setting.path);
     }

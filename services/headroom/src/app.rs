@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use headroom_access::Access;
 use headroom_aggregator::{EventClock, Status};
 use headroom_api::ApiLimits;
 use headroom_config::{Config, TimeMode, load_policy};
@@ -29,6 +30,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::engines::Engines;
+use crate::pools::Pool;
 use crate::roles::Roles;
 use crate::{backend, clock, collect, follow, settings, sources};
 
@@ -65,6 +67,9 @@ pub(crate) struct App {
     api: JoinHandle<()>,
     timekeeper: Option<JoinHandle<()>>,
     telemetry: Telemetry,
+    access: Access,
+    /// Held for as long as they serve.
+    _pools: [Pool; 2],
 }
 
 /// Reads the configured policy, or the shipped one.
@@ -106,12 +111,14 @@ impl App {
         }
         readiness.watch(&telemetry);
 
+        let access = Access::new(&config.security, clock::wall(), &telemetry)?;
+        let (ingest_pool, api_pool) = (Pool::new("otlp")?, Pool::new("http")?);
         let mut listeners = Vec::new();
         if roles.otlp_ingestor {
-            listeners.push(bind("otlp-grpc", addresses.otlp_grpc).await?);
-            listeners.push(bind("otlp-http", addresses.otlp_http).await?);
+            listeners.push(ingest_pool.run(bind("otlp-grpc", addresses.otlp_grpc)).await?);
+            listeners.push(ingest_pool.run(bind("otlp-http", addresses.otlp_http)).await?);
         }
-        let role = Role::bind(addresses.http).await?;
+        let role = api_pool.run(Role::bind(addresses.http)).await?;
         let bound = |at: usize, wanted| listeners.get(at).map_or(wanted, |listener: &Listener| listener.address);
         let addresses = Addresses {
             otlp_grpc: bound(0, addresses.otlp_grpc),
@@ -139,15 +146,16 @@ impl App {
             true => Some(Engines::new(config, &ports, policy.clone(), &read_model, &telemetry, &readiness)?),
             false => None,
         };
-        let status = follow::start(&ports, engines.as_ref(), &read_model);
+        let reads = roles.health_api || config.time.mode == TimeMode::EventFollow;
+        let status = follow::start(&ports, engines.as_ref(), &read_model, reads);
         let clock = Arc::new(EventClock::new(log.clone(), status.clone(), config.time.tick_seconds));
         if roles.health_api {
             collect::ages(&telemetry, &read_model, event_time);
         }
 
         let stop_api = CancellationToken::new();
-        let ingestor =
-            Arc::new(Ingestor::new(log.clone(), settings::ingestor_options(config)?, OtlpMetrics::new(&telemetry)));
+        let ingestor = Ingestor::new(log.clone(), settings::ingestor_options(config)?, OtlpMetrics::new(&telemetry));
+        let ingestor = Arc::new(ingestor.with_access(access.clone()));
         let api = if roles.health_api {
             let now: headroom_api::Now = if event_time {
                 let (status, read_model) = (status.clone(), read_model.clone());
@@ -166,6 +174,7 @@ impl App {
                 )),
                 now,
                 event_time,
+                access: access.clone(),
                 limits: ApiLimits {
                     body_bytes_max: config.http.body_bytes_max,
                     watchers_max: config.http.watchers_max,
@@ -175,14 +184,16 @@ impl App {
                 telemetry: telemetry.clone(),
                 readiness: readiness.clone(),
             };
-            tokio::spawn(role.serve(options, stop_api.clone()))
+            api_pool.spawn(role.serve(options, stop_api.clone()))
         } else {
-            tokio::spawn(role.serve_probes(telemetry.clone(), readiness.clone(), stop_api.clone()))
+            let (telemetry, readiness) = (telemetry.clone(), readiness.clone());
+            api_pool.spawn(role.serve_probes(telemetry, readiness, access.clone(), stop_api.clone()))
         };
         let ingest = listeners
             .into_iter()
-            .map(|listener| tokio::spawn(serve(listener, ingestor.clone(), stopping.clone(), DRAIN)))
+            .map(|listener| ingest_pool.spawn(serve(listener, ingestor.clone(), stopping.clone(), DRAIN)))
             .collect();
+        tokio::spawn(access.clone().keep_fresh(stopping.clone()));
         let timekeeper = match &engines {
             Some(engines) => Some(engines.run(config, clock, stopping).await?),
             None => None,
@@ -204,6 +215,8 @@ impl App {
             api,
             timekeeper,
             telemetry,
+            access,
+            _pools: [ingest_pool, api_pool],
         })
     }
 
@@ -220,6 +233,11 @@ impl App {
         }
         self.policy.store(Arc::new(policy));
         Ok(true)
+    }
+
+    /// Who is let in.
+    pub(crate) fn access(&self) -> &Access {
+        &self.access
     }
 
     /// Our metrics.

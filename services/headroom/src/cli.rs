@@ -37,7 +37,7 @@ pub(crate) enum Command {
     Serve(ServeArgs),
     /// Show it all on a simulated fleet: an incident, the throttle, the recovery
     Demo(DemoArgs),
-    /// Check configuration and policy files and print every problem with its place
+    /// Check configuration, policy and callers' files and print every problem with its place
     Check(CheckArgs),
     /// Print the configuration in force or its schema
     Config(ConfigArgs),
@@ -155,7 +155,7 @@ pub(crate) struct DemoArgs {
 
 #[derive(Args, Debug)]
 pub(crate) struct CheckArgs {
-    /// Files to check: a configuration or a policy, told apart by their keys. Without any: what `serve` would read
+    /// Files to check: a configuration, a policy or callers, told apart by their keys. Without any: what `serve` would read
     #[arg(value_name = "FILE")]
     pub(crate) files: Vec<PathBuf>,
     #[command(flatten)]
@@ -203,6 +203,18 @@ pub(crate) struct ServiceArgs {
     /// The service's HTTP API
     #[arg(long, env = "HEADROOM_URL", default_value = "http://127.0.0.1:8080")]
     pub(crate) url: String,
+    /// File with the token to show; the environment variable HEADROOM_TOKEN may hold the token itself
+    #[arg(long, value_name = "FILE", env = "HEADROOM_TOKEN_FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+    /// Authorities (PEM) to trust instead of the system's, for https
+    #[arg(long, value_name = "FILE", env = "HEADROOM_CA_FILE")]
+    pub(crate) ca_file: Option<PathBuf>,
+    /// Client certificate (PEM) to show
+    #[arg(long, value_name = "FILE", env = "HEADROOM_CLIENT_CERT_FILE", requires = "client_key_file")]
+    pub(crate) client_cert_file: Option<PathBuf>,
+    /// Its private key (PEM)
+    #[arg(long, value_name = "FILE", env = "HEADROOM_CLIENT_KEY_FILE", requires = "client_cert_file")]
+    pub(crate) client_key_file: Option<PathBuf>,
 }
 
 #[derive(Args, Debug)]

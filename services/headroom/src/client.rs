@@ -1,16 +1,22 @@
 //! Asking a running service, for the commands that do: one request, bounded in time and size, and errors that say what
 //! to do.
 
+use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Request, StatusCode};
+use http::{HeaderValue, Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::{Client as HyperClient, connect::HttpConnector};
 use hyper_util::rt::TokioExecutor;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, RootCertStore};
 use serde_json::Value;
 
-use crate::cli::exit;
+use crate::cli::{ServiceArgs, exit};
+use crate::configuration;
 
 /// How long an answer may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -31,13 +37,39 @@ pub(crate) struct ClientError {
 /// A client of one service.
 pub(crate) struct Client {
     base: String,
-    http: HyperClient<HttpConnector, Full<Bytes>>,
+    http: HyperClient<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    /// What says who asks. Marked sensitive, so that no message shows it.
+    authorization: Option<HeaderValue>,
 }
 
 impl Client {
-    pub(crate) fn new(url: &str) -> Self {
-        let http = HyperClient::builder(TokioExecutor::new()).build(HttpConnector::new());
-        Self { base: url.trim_end_matches('/').to_owned(), http }
+    /// A client of the service that the arguments name, with the credentials that they name.
+    ///
+    /// # Errors
+    /// What is wrong with the files.
+    pub(crate) fn new(args: &ServiceArgs) -> Result<Self, ClientError> {
+        let wrong = |message| ClientError { message, exit: exit::FAILED };
+        let tls = tls(args).map_err(wrong)?;
+        let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().build();
+        Ok(Self {
+            base: args.url.trim_end_matches('/').to_owned(),
+            http: HyperClient::builder(TokioExecutor::new()).build(connector),
+            authorization: authorization(args).map_err(wrong)?,
+        })
+    }
+
+    /// A client that shows nothing, of a service on this machine.
+    ///
+    /// # Errors
+    /// None that a person could do anything about.
+    pub(crate) fn local(url: &str) -> Result<Self, ClientError> {
+        Self::new(&ServiceArgs {
+            url: url.to_owned(),
+            token_file: None,
+            ca_file: None,
+            client_cert_file: None,
+            client_key_file: None,
+        })
     }
 
     /// Gets JSON.
@@ -91,12 +123,15 @@ impl Client {
         body: Bytes,
     ) -> Result<(StatusCode, Bytes), ClientError> {
         let failed = |message: String| ClientError { message, exit: exit::UNREACHABLE };
-        let request = Request::builder()
+        let mut request = Request::builder()
             .method(method)
             .uri(format!("{}{path}", self.base))
-            .header(http::header::CONTENT_TYPE, content_type)
+            .header(header::CONTENT_TYPE, content_type)
             .body(Full::new(body))
             .map_err(|error| failed(format!("{} is no address of a service: {error}", self.base)))?;
+        if let Some(authorization) = &self.authorization {
+            request.headers_mut().insert(header::AUTHORIZATION, authorization.clone());
+        }
         let exchange = async {
             let response = self.http.request(request).await.map_err(|error| {
                 let why = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
@@ -111,6 +146,49 @@ impl Client {
             .await
             .unwrap_or_else(|_| Err(failed(format!("{} did not answer within {} s", self.base, TIMEOUT.as_secs()))))
     }
+}
+
+/// The token of the file, else of the environment.
+fn authorization(args: &ServiceArgs) -> Result<Option<HeaderValue>, String> {
+    let token = match &args.token_file {
+        Some(file) => Some(configuration::read(file)?),
+        None => std::env::var("HEADROOM_TOKEN").ok().filter(|token| !token.is_empty()),
+    };
+    let Some(token) = token else { return Ok(None) };
+    let value = HeaderValue::from_str(&format!("Bearer {}", token.trim()));
+    let mut value = value.map_err(|_| "the token has characters that no header may have".to_owned())?;
+    value.set_sensitive(true);
+    Ok(Some(value))
+}
+
+/// Whom to trust, and what to show. The system's authorities are read only where https asks for them.
+fn tls(args: &ServiceArgs) -> Result<ClientConfig, String> {
+    let mut roots = RootCertStore::empty();
+    if let Some(file) = &args.ca_file {
+        for authority in certificates(file)? {
+            roots.add(authority).map_err(|error| format!("{}: {error}", file.display()))?;
+        }
+    } else if args.url.starts_with("https") {
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    }
+    let builder = ClientConfig::builder_with_provider(headroom_access::provider())
+        .with_safe_default_protocol_versions()
+        .map_err(|error| format!("TLS cannot be set up: {error}"))?
+        .with_root_certificates(roots);
+    match (&args.client_cert_file, &args.client_key_file) {
+        (Some(certificate), Some(key)) => {
+            let chain = certificates(certificate)?;
+            let key = PrivateKeyDer::from_pem_file(key)
+                .map_err(|error| format!("{} holds no private key in PEM form: {error}", key.display()))?;
+            builder.with_client_auth_cert(chain, key).map_err(|error| format!("{}: {error}", certificate.display()))
+        }
+        _ => Ok(builder.with_no_client_auth()),
+    }
+}
+
+fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let certificates = CertificateDer::pem_file_iter(file).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    certificates.map_err(|error| format!("{} holds no certificate in PEM form: {error}", file.display()))
 }
 
 /// Percent-encodes a path segment or query value.

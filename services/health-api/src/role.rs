@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use headroom_api::{ApiLimits, ApiState, Commands, Now};
+use headroom_access::Access;
+use headroom_api::{ApiLimits, ApiParts, ApiState, Commands, Now};
 use headroom_read_model::ReadModel;
 use headroom_telemetry::{Readiness, Telemetry, probes};
 use tokio::net::TcpListener;
@@ -21,6 +22,8 @@ pub struct RoleOptions {
     pub now: Now,
     /// Whether `POST /v1/clock` exists.
     pub event_time: bool,
+    /// Who may ask.
+    pub access: Access,
     /// Bounds.
     pub limits: ApiLimits,
     /// Our metrics.
@@ -55,23 +58,33 @@ impl Role {
 
     /// Serves until `shutdown` is cancelled, then lets requests under way end.
     pub async fn serve(self, options: RoleOptions, shutdown: CancellationToken) {
-        let state = ApiState::new(
-            options.read_model,
-            options.commands,
-            Arc::new(HttpMetrics::new(&options.telemetry)),
-            options.now,
-            options.event_time,
-            options.limits.clone(),
-            shutdown.clone(),
-        );
+        let access = options.access;
+        let limits = options.limits.clone();
+        let state = ApiState::new(ApiParts {
+            read_model: options.read_model,
+            commands: options.commands,
+            observer: Arc::new(HttpMetrics::new(&options.telemetry)),
+            now: options.now,
+            event_time: options.event_time,
+            access: access.clone(),
+            limits: options.limits,
+            shutdown: shutdown.clone(),
+        });
         // Probes and metrics are merged outside the API's limits, so that load never hides them.
-        let router = probes::router(options.telemetry, options.readiness).merge(headroom_api::router(state));
-        headroom_api::serve(self.listener, router, &options.limits, shutdown).await;
+        let probes = probes::router(options.telemetry, options.readiness);
+        let router = headroom_api::guarded(probes, access.clone()).merge(headroom_api::router(state));
+        headroom_api::serve(self.listener, router, access, &limits, shutdown).await;
     }
 
     /// Serves probes and metrics alone, for a process that has other roles only.
-    pub async fn serve_probes(self, telemetry: Telemetry, readiness: Readiness, shutdown: CancellationToken) {
-        let router = probes::router(telemetry, readiness);
-        headroom_api::serve(self.listener, router, &ApiLimits::default(), shutdown).await;
+    pub async fn serve_probes(
+        self,
+        telemetry: Telemetry,
+        readiness: Readiness,
+        access: Access,
+        shutdown: CancellationToken,
+    ) {
+        let router = headroom_api::guarded(probes::router(telemetry, readiness), access.clone());
+        headroom_api::serve(self.listener, router, access, &ApiLimits::default(), shutdown).await;
     }
 }

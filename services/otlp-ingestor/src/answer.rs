@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use headroom_access::Denial;
 use headroom_ingest::{DecodeError, DecompressError, Status, StatusCode as RpcCode};
 use headroom_log::AppendError;
 use http::StatusCode;
@@ -23,23 +24,53 @@ pub(crate) struct Refusal {
     pub(crate) message: String,
     /// Whether the sender should send the same again after the retry time.
     pub(crate) retry: bool,
+    /// That it was not let in, if that is why.
+    pub(crate) denial: Option<Box<Denial>>,
 }
 
 impl Refusal {
     pub(crate) fn invalid(reason: &'static str, message: String) -> Self {
-        Self { http: StatusCode::BAD_REQUEST, grpc: RpcCode::InvalidArgument, reason, message, retry: false }
+        Self {
+            http: StatusCode::BAD_REQUEST,
+            grpc: RpcCode::InvalidArgument,
+            reason,
+            message,
+            retry: false,
+            denial: None,
+        }
     }
 
     pub(crate) fn unsupported(reason: &'static str, message: String) -> Self {
-        Self { http: StatusCode::UNSUPPORTED_MEDIA_TYPE, grpc: RpcCode::Unimplemented, reason, message, retry: false }
+        Self {
+            http: StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            grpc: RpcCode::Unimplemented,
+            reason,
+            message,
+            retry: false,
+            denial: None,
+        }
     }
 
     pub(crate) fn too_large(reason: &'static str, message: String) -> Self {
-        Self { http: StatusCode::PAYLOAD_TOO_LARGE, grpc: RpcCode::ResourceExhausted, reason, message, retry: false }
+        Self {
+            http: StatusCode::PAYLOAD_TOO_LARGE,
+            grpc: RpcCode::ResourceExhausted,
+            reason,
+            message,
+            retry: false,
+            denial: None,
+        }
     }
 
     pub(crate) fn unavailable(reason: &'static str, message: String) -> Self {
-        Self { http: StatusCode::SERVICE_UNAVAILABLE, grpc: RpcCode::Unavailable, reason, message, retry: true }
+        Self {
+            http: StatusCode::SERVICE_UNAVAILABLE,
+            grpc: RpcCode::Unavailable,
+            reason,
+            message,
+            retry: true,
+            denial: None,
+        }
     }
 
     /// A body that does not decompress, or not within the bound.
@@ -51,12 +82,18 @@ impl Refusal {
         }
     }
 
+    /// When to come back, where that helps; `usually` is what is told for want of a better number.
+    pub(crate) fn retry_after(&self, usually: Duration) -> Option<Duration> {
+        let own = self.denial.as_ref().and_then(|denial| denial.retry_after_seconds()).map(Duration::from_secs);
+        self.retry.then_some(own.unwrap_or(usually))
+    }
+
     /// The refusal as `google.rpc.Status`; `retry_after` is told where a retry helps.
     pub(crate) fn status(&self, retry_after: Duration) -> Status {
         match self.grpc {
             RpcCode::InvalidArgument => Status::bad_request(&self.message),
             code => Status {
-                retry_after_seconds: self.retry.then_some(retry_after.as_secs_f64()),
+                retry_after_seconds: self.retry_after(retry_after).map(|delay| delay.as_secs_f64()),
                 ..Status::new(code, &self.message)
             },
         }
@@ -80,8 +117,28 @@ impl From<BodyError> for Refusal {
                 reason: "request_timeout",
                 message: "the body did not arrive in time".to_owned(),
                 retry: true,
+                denial: None,
             },
             BodyError::Broken(error) => Self::invalid("broken_body", format!("the body cannot be read: {error}")),
+        }
+    }
+}
+
+impl From<Denial> for Refusal {
+    fn from(denial: Denial) -> Self {
+        let (grpc, reason) = match denial.status() {
+            StatusCode::FORBIDDEN => (RpcCode::PermissionDenied, "forbidden"),
+            // With RetryInfo, RESOURCE_EXHAUSTED is among what senders retry, and 429 is.
+            StatusCode::TOO_MANY_REQUESTS => (RpcCode::ResourceExhausted, "rate"),
+            _ => (RpcCode::Unauthenticated, "unauthorized"),
+        };
+        Self {
+            http: denial.status(),
+            grpc,
+            reason,
+            message: denial.to_string(),
+            retry: denial.retry_after_seconds().is_some(),
+            denial: Some(Box::new(denial)),
         }
     }
 }

@@ -7,6 +7,7 @@ use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 
+use headroom_access::Peer;
 use headroom_ingest::{Encoding, Format, StatusCode as RpcCode};
 
 use crate::admission::Bound;
@@ -29,9 +30,9 @@ fn kind_of(path: &str) -> Option<Kind> {
 }
 
 /// Answers a call.
-pub(crate) async fn answer(ingestor: &Ingestor, request: Request<Incoming>) -> Response<Answer> {
+pub(crate) async fn answer(ingestor: &Ingestor, peer: &Peer, request: Request<Incoming>) -> Response<Answer> {
     let outcome = match kind_of(request.uri().path()) {
-        Some(kind) => export(ingestor, kind, request).await,
+        Some(kind) => export(ingestor, kind, peer, request).await,
         None => Err(Refusal::unsupported("method", format!("there is no method {} here", request.uri().path()))),
     };
     match outcome {
@@ -58,8 +59,9 @@ fn framed_bytes(first: &[u8]) -> Option<u64> {
     Some(u64::from(u32::from_be_bytes(length)) + PREFIX_BYTES as u64)
 }
 
-async fn export(ingestor: &Ingestor, kind: Kind, request: Request<Incoming>) -> Result<Vec<u8>, Refusal> {
+async fn export(ingestor: &Ingestor, kind: Kind, peer: &Peer, request: Request<Incoming>) -> Result<Vec<u8>, Refusal> {
     let (head, incoming) = request.into_parts();
+    let caller = ingestor.admit(peer, &head.headers)?;
     let encoding = head.headers.get("grpc-encoding").map_or("", |value| value.to_str().unwrap_or("?"));
     let Some(encoding) = Encoding::from_header(encoding) else {
         let message = format!("grpc-encoding {encoding:?} is not supported; use gzip, zstd or none");
@@ -70,6 +72,7 @@ async fn export(ingestor: &Ingestor, kind: Kind, request: Request<Incoming>) -> 
     let framed = Bound { bytes: bound.bytes.saturating_add(PREFIX_BYTES as u64), ..bound };
     let mut read = body::read(incoming, framed, ingestor.budget(), limits.request_timeout, framed_bytes).await?;
     ingestor.metrics().received(Transport::Grpc, read.bytes.len());
+    ingestor.access().charge(&caller, read.bytes.len());
     if read.bytes.len() < PREFIX_BYTES {
         return Err(Refusal::invalid("frame", "the call has no message".to_owned()));
     }

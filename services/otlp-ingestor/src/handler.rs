@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use bytes::Bytes;
+use headroom_access::{Access, Caller, Peer, Scope, Surface};
 use headroom_ingest::{
     BodyLimits, Decoder, Encoding, Format, IdentityConfig, IngestLimits, OtherSignal, count_records,
     count_records_json, decompress, empty_response, metrics_response,
@@ -76,13 +77,29 @@ pub struct Ingestor {
     decoders: Mutex<Vec<Decoder>>,
     metrics: Metrics,
     refusals: Refusals,
+    access: Access,
 }
 
 impl Ingestor {
-    /// An ingestor that appends to `log`.
+    /// An ingestor that appends to `log` and takes what anybody sends.
     pub fn new(log: Arc<dyn SampleLog>, options: IngestorOptions, metrics: Metrics) -> Self {
         let budget = Budget::new(options.limits.inflight_bytes_max);
-        Self { log, options, budget, decoders: Mutex::default(), metrics, refusals: Refusals::default() }
+        let access = Access::open(metrics.telemetry());
+        Self { log, options, budget, decoders: Mutex::default(), metrics, refusals: Refusals::default(), access }
+    }
+
+    /// The same, for those whom `access` lets in.
+    pub fn with_access(self, access: Access) -> Self {
+        Self { access, ..self }
+    }
+
+    pub(crate) fn access(&self) -> &Access {
+        &self.access
+    }
+
+    /// Whether a sender may send.
+    pub(crate) fn admit(&self, peer: &Peer, headers: &HeaderMap) -> Result<Caller, Refusal> {
+        Ok(self.access.admit(Surface::Otlp, peer, headers, Scope::Ingest)?)
     }
 
     /// The bounds in force.
@@ -106,16 +123,16 @@ impl Ingestor {
     }
 
     /// Answers a request of either transport.
-    pub(crate) async fn answer(&self, request: Request<Incoming>) -> Response<Answer> {
+    pub(crate) async fn answer(&self, peer: &Peer, request: Request<Incoming>) -> Response<Answer> {
         let is_grpc = request
             .headers()
             .get(header::CONTENT_TYPE)
             .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"));
         let started = Instant::now();
         let (transport, response) = if is_grpc {
-            (Transport::Grpc, grpc::answer(self, request).await)
+            (Transport::Grpc, grpc::answer(self, peer, request).await)
         } else {
-            (Transport::Http, otlp_http::answer(self, request).await)
+            (Transport::Http, otlp_http::answer(self, peer, request).await)
         };
         self.metrics.duration(transport, started.elapsed());
         response

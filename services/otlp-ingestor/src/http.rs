@@ -5,6 +5,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 
+use headroom_access::{Denial, Peer};
 use headroom_ingest::{Encoding, Format};
 
 use crate::admission::Bound;
@@ -14,7 +15,7 @@ use crate::handler::{Answer, Export, Ingestor, Kind};
 use crate::metrics::Transport;
 
 /// Answers a request.
-pub(crate) async fn answer(ingestor: &Ingestor, request: Request<Incoming>) -> Response<Answer> {
+pub(crate) async fn answer(ingestor: &Ingestor, peer: &Peer, request: Request<Incoming>) -> Response<Answer> {
     let format = format_of(request.headers());
     let kind = match request.uri().path().trim_end_matches('/') {
         "/v1/metrics" => Kind::Metrics,
@@ -39,7 +40,7 @@ pub(crate) async fn answer(ingestor: &Ingestor, request: Request<Incoming>) -> R
         let message = format!("content type {sent} is not OTLP; use application/x-protobuf or application/json");
         return refuse(ingestor, Format::Json, &Refusal::unsupported("content_type", message));
     };
-    match export(ingestor, kind, format, request).await {
+    match export(ingestor, kind, format, peer, request).await {
         Ok(message) => {
             ingestor.metrics().request(Transport::Http, format, "200");
             respond(StatusCode::OK, format, message)
@@ -52,9 +53,11 @@ async fn export(
     ingestor: &Ingestor,
     kind: Kind,
     format: Format,
+    peer: &Peer,
     request: Request<Incoming>,
 ) -> Result<Vec<u8>, Refusal> {
     let (head, incoming) = request.into_parts();
+    let caller = ingestor.admit(peer, &head.headers)?;
     let encoding = head.headers.get(header::CONTENT_ENCODING).map_or("", |value| value.to_str().unwrap_or("?"));
     let Some(encoding) = Encoding::from_header(encoding) else {
         let message = format!("content encoding {encoding:?} is not supported; use gzip, zstd or none");
@@ -64,6 +67,7 @@ async fn export(
     let bound = Bound { name: "body_bytes_max", bytes: limits.body_bytes_max };
     let read = body::read(incoming, bound, ingestor.budget(), limits.request_timeout, |_| None).await?;
     ingestor.metrics().received(Transport::Http, read.bytes.len());
+    ingestor.access().charge(&caller, read.bytes.len());
     let bound = Bound { name: "body_decompressed_bytes_max", bytes: limits.body_decompressed_bytes_max };
     let export = Export { transport: Transport::Http, kind, format, encoding, bound, headers: &head.headers };
     ingestor.take(export, read).await
@@ -76,11 +80,15 @@ fn format_of(headers: &HeaderMap) -> Option<Format> {
 fn refuse(ingestor: &Ingestor, format: Format, refusal: &Refusal) -> Response<Answer> {
     ingestor.metrics().request(Transport::Http, format, refusal.http.as_str());
     ingestor.metrics().refused(refusal.reason);
-    let retry = refusal.retry.then(|| ingestor.limits().retry_after);
+    let retry = refusal.retry_after(ingestor.limits().retry_after);
     let body = refusal.status(ingestor.limits().retry_after).encode(format);
     let mut response = respond(refusal.http, format, body);
     if let Some(retry) = retry {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(retry.as_secs().max(1)));
+    }
+    let challenge = refusal.denial.as_deref().and_then(Denial::challenge);
+    if let Some(challenge) = challenge.and_then(|challenge| HeaderValue::from_str(&challenge).ok()) {
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
     }
     if refusal.http == StatusCode::UNSUPPORTED_MEDIA_TYPE {
         response.headers_mut().insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip, zstd, identity"));

@@ -57,14 +57,16 @@ pub async fn bind(name: &'static str, address: SocketAddr) -> Result<Listener, S
 pub async fn serve(listener: Listener, ingestor: Arc<Ingestor>, mut shutdown: watch::Receiver<bool>, drain: Duration) {
     let mut connections = JoinSet::new();
     let places = Arc::new(Semaphore::new(ingestor.limits().connections_max));
+    // Half of the places at most are for those who have not shown yet that they mean it.
+    let handshakes = Arc::new(Semaphore::new(ingestor.limits().connections_max.div_ceil(2)));
     loop {
         let accepted = tokio::select! {
             accepted = listener.socket.accept() => accepted,
             Some(_) = connections.join_next(), if !connections.is_empty() => continue,
             () = stopped(&mut shutdown) => break,
         };
-        let socket = match accepted {
-            Ok((socket, _)) => socket,
+        let (socket, from) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 // Out of file descriptors, mostly: accepting again at once would only spin.
                 tracing::warn!(listener = listener.name, %error, "cannot accept a connection");
@@ -81,8 +83,15 @@ pub async fn serve(listener: Listener, ingestor: Arc<Ingestor>, mut shutdown: wa
         let ingestor = ingestor.clone();
         let mut stop = shutdown.clone();
         let name = listener.name;
+        let handshakes = handshakes.clone();
         connections.spawn(async move {
             let _place = place;
+            let shaken = tokio::select! {
+                shaken = ingestor.access().accept(name, socket, from.ip(), &handshakes) => shaken,
+                () = stopped(&mut stop) => return,
+            };
+            let Ok((socket, peer)) = shaken else { return };
+            let peer = Arc::new(peer);
             let _open = ingestor.metrics().connection(name);
             let mut builder = auto::Builder::new(TokioExecutor::new());
             builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_buf_size(1 << 20);
@@ -95,8 +104,8 @@ pub async fn serve(listener: Listener, ingestor: Arc<Ingestor>, mut shutdown: wa
                 .max_frame_size(1 << 20)
                 .keep_alive_interval(Some(Duration::from_secs(30)));
             let service = service_fn(move |request| {
-                let ingestor = ingestor.clone();
-                async move { Ok::<_, std::convert::Infallible>(ingestor.answer(request).await) }
+                let (ingestor, peer) = (ingestor.clone(), peer.clone());
+                async move { Ok::<_, std::convert::Infallible>(ingestor.answer(&peer, request).await) }
             });
             let connection = builder.serve_connection(TokioIo::new(socket), service);
             tokio::pin!(connection);

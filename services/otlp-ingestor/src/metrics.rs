@@ -53,6 +53,10 @@ impl Metrics {
         Self { grpc: handles(Transport::Grpc), http: handles(Transport::Http), telemetry: telemetry.clone() }
     }
 
+    pub(crate) fn telemetry(&self) -> &Telemetry {
+        &self.telemetry
+    }
+
     fn of(&self, transport: Transport) -> &Handles {
         match transport {
             Transport::Grpc => &self.grpc,

@@ -17,7 +17,7 @@ use crate::state::ApiState;
         ("class" = Option<String>, Query, description = "The class; if left out, the one of which the least is admitted", min_length = 1),
         ("cell" = Option<String>, Query, description = "Where a name lies in two cells: the one meant", min_length = 1)),
     responses((status = 200, body = Check<'static>, description = "Open, or nothing is enforced"),
-        (status = 429, body = Check<'static>, description = "Throttled: take admitFraction of the nominal"),
+        (status = 429, description = "Throttled: take admitFraction of the nominal; or the caller asks too often", content((Check<'static> = "application/json"), (Problem = "application/problem+json"))),
         (status = 503, description = "Blocked: place nothing", content((Check<'static> = "application/json"), (Problem = "application/problem+json"))),
         (status = 404, body = Problem, content_type = "application/problem+json", description = "No server answers to the name, or no such class"),
         (status = 409, body = Problem, content_type = "application/problem+json", description = "Several servers answer to the name")))]

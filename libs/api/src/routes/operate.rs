@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{Extension, State};
 use axum::response::{IntoResponse, Response};
+use headroom_access::Caller;
 use headroom_model::policy::Mode;
 use headroom_read_model::Lookup;
 use headroom_wire::operate::{
@@ -37,9 +38,9 @@ pub(crate) async fn set_mode(
 ) -> Result<Response, ApiError> {
     params.only(&[])?;
     wants_json(&headers)?;
+    let caller = request.extensions().get::<Caller>().cloned();
     let wanted: ModeRequest = read_json(&state, request).await?;
-    let owner = audit_text("owner", &wanted.owner, 256)?;
-    let reason = audit_text("reason", &wanted.reason, 1_024)?;
+    let (owner, reason) = audited(caller.as_ref(), &wanted.owner, &wanted.reason)?;
     let mode = match (wanted.mode, wanted.percent) {
         (ModeName::Enforce, percent) => {
             let percent = percent.unwrap_or(100.0);
@@ -92,13 +93,13 @@ pub(crate) async fn remove_server(
     State(state): State<ApiState>,
     Name(server): Name,
     params: Params,
+    caller: Option<Extension<Caller>>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     params.only(&["cell", "owner", "reason"])?;
     wants_json(&headers)?;
     let why = "removals are audited; add ?owner=you&reason=why";
-    let owner = audit_text("owner", params.required("owner", why)?, 256)?;
-    let reason = audit_text("reason", params.required("reason", why)?, 1_024)?;
+    let (owner, reason) = audited(caller.as_deref(), params.required("owner", why)?, params.required("reason", why)?)?;
     let found = state.resolve(&server, params.text("cell")?)?;
     let cell = Arc::clone(&found.view.snapshot().cell);
     let server = Arc::clone(found.server());
@@ -215,6 +216,7 @@ pub(crate) async fn check_policy(
     if ![YAML, "application/x-yaml", "text/yaml", "text/plain"].contains(&content_type(&headers).as_str()) {
         return Err(ApiError::unsupported_media_type(YAML));
     }
+    let _place = state.heavy_permit()?;
     let text = String::from_utf8(read_body(&state, request).await?);
     let text = text.map_err(|error| ApiError::bad_body(format!("the policy is not UTF-8: {error}")))?;
     match state.commands.check_policy(text).await {
@@ -240,6 +242,18 @@ pub(crate) async fn get_inputs(
 fn accepted(what: String, takes_effect: &str) -> Result<Response, ApiError> {
     let body = Accepted { accepted: what, takes_effect: takes_effect.into() };
     json(StatusCode::ACCEPTED, &body, None).map(IntoResponse::into_response)
+}
+
+/// Owner and reason of an operator's action. Who has shown who he is, is the owner; what he calls himself stands beside
+/// the reason, since a tool may act for somebody.
+fn audited(caller: Option<&Caller>, owner: &str, reason: &str) -> Result<(Arc<str>, Arc<str>), ApiError> {
+    let owner = audit_text("owner", owner, 256)?;
+    let reason = audit_text("reason", reason, 1_024)?;
+    match caller.and_then(|caller| caller.name.clone()) {
+        Some(name) if name != owner => Ok((name, format!("{reason} (for {owner})").into())),
+        Some(name) => Ok((name, reason)),
+        None => Ok((owner, reason)),
+    }
 }
 
 /// A text that goes into the audit: not empty, not a novel.

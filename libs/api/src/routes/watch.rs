@@ -12,9 +12,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{Extension, State};
 use axum::response::Response;
 use bytes::Bytes;
+use headroom_access::{Peer, Scope};
 use headroom_read_model::{CellView, ReadModel};
 use headroom_wire::bulk::RemovedServer;
 use headroom_wire::{Decision, DecisionList, Problem, Reading, RowReader, Time};
@@ -75,6 +76,7 @@ pub struct WatchEvent<'a> {
 pub(crate) async fn watch(
     State(state): State<ApiState>,
     params: Params,
+    peer: Option<Extension<Arc<Peer>>>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     params.only(&["cell", "class", "wait", "since", "limit", "cursor"])?;
@@ -97,7 +99,8 @@ pub(crate) async fn watch(
     let since = last_event_id(&headers)?.or(since);
     let permit = state.watcher_permit()?;
     let (sender, receiver) = mpsc::channel(2);
-    tokio::spawn(produce(state, filter, since, sender, permit));
+    let reader = Reader { peer: peer.map(|Extension(peer)| peer).unwrap_or_default(), headers, _permit: permit };
+    tokio::spawn(produce(state, filter, since, sender, reader));
     let response = typed(EVENT_STREAM, Body::new(ChannelBody(receiver)));
     let response = with_header(response, header::CACHE_CONTROL, "no-store");
     // Proxies that buffer would turn a stream into a heap.
@@ -165,22 +168,27 @@ impl EventCache {
     }
 }
 
+/// Who reads a stream, and the place that it has.
+struct Reader {
+    peer: Arc<Peer>,
+    headers: HeaderMap,
+    _permit: WatcherPermit,
+}
+
 /// What a watcher was told last of a cell.
 type Told = BTreeMap<Arc<str>, (i64, Reading)>;
 
-async fn produce(
-    state: ApiState,
-    filter: Filter,
-    since: Option<i64>,
-    sender: mpsc::Sender<Bytes>,
-    _permit: WatcherPermit,
-) {
+async fn produce(state: ApiState, filter: Filter, since: Option<i64>, sender: mpsc::Sender<Bytes>, watching: Reader) {
     let mut told = Told::new();
     let Some(mut changes) = state.read_model.subscribe(filter.cell.as_deref()) else { return };
     if sender.send(Bytes::from(format!("retry: {RETRY_MILLIS}\n\n"))).await.is_err() {
         return;
     }
     loop {
+        // A token that was taken back must not live on in a stream; whoever has another one comes again.
+        if !state.access.is_still_good(&watching.peer, &watching.headers, Scope::Read) {
+            return;
+        }
         changes.borrow_and_update();
         let Ok(cells) = state.cells(filter.cell.as_deref()) else { return };
         if tell(&state, &filter, since, &cells, &mut told, &sender).await.is_err() {

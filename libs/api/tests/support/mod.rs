@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex};
 use axum::Router;
 use axum::body::Body;
 use fixture::EPOCH;
+use headroom_access::Access;
 use headroom_api::*;
 use headroom_model::Timestamp;
 use headroom_read_model::ReadModel;
@@ -115,6 +116,10 @@ impl Service {
 
     /// The clock stands three seconds after [`EPOCH`].
     pub fn with(event_time: bool, limits: ApiLimits) -> Self {
+        Self::for_callers(event_time, limits, Access::default())
+    }
+
+    pub fn for_callers(event_time: bool, limits: ApiLimits, access: Access) -> Self {
         let read_model = Arc::new(ReadModel::new(5));
         let commands = Arc::new(Recorder::default());
         let now = Arc::new(AtomicI64::new(EPOCH + 3));
@@ -123,15 +128,16 @@ impl Service {
             Arc::new(move || Timestamp::from_seconds(now.load(Ordering::SeqCst)))
         };
         let shutdown = CancellationToken::new();
-        let state = ApiState::new(
-            Arc::clone(&read_model),
-            Arc::clone(&commands) as Arc<dyn Commands>,
-            Arc::new(Unobserved),
-            clock,
+        let state = ApiState::new(ApiParts {
+            read_model: Arc::clone(&read_model),
+            commands: Arc::clone(&commands) as Arc<dyn Commands>,
+            observer: Arc::new(Unobserved),
+            now: clock,
             event_time,
+            access,
             limits,
-            shutdown.clone(),
-        );
+            shutdown: shutdown.clone(),
+        });
         Self { read_model, commands, router: router(state), shutdown, now }
     }
 

@@ -2,10 +2,13 @@
 
 use std::path::Path;
 
+use headroom_access::{Access, Callers};
 use headroom_config::{Config, ConfigErrors, LoadArgs, config_schema, load_policy, policy_schema};
+use headroom_telemetry::Telemetry;
 use serde_json::Value;
 
 use crate::cli::{CheckArgs, exit};
+use crate::clock;
 use crate::configuration;
 use crate::output::print;
 
@@ -33,6 +36,11 @@ fn in_force(args: &CheckArgs) -> Vec<Result<String, String>> {
         Some(path) => configuration::read(Path::new(path)).and_then(|text| policy(path, &text)),
         None => policy("the default policy", headroom_catalog::DEFAULT_POLICY),
     });
+    let security = &loaded.config.security;
+    if security.callers_file.is_some() || security.tls.cert_file.is_some() {
+        let access = Access::new(security, clock::wall(), &Telemetry::default());
+        outcomes.push(access.map(|_| "the callers and certificates can be used".to_owned()));
+    }
     outcomes
 }
 
@@ -43,6 +51,9 @@ fn file(path: &Path) -> Result<String, String> {
     match kind(&text) {
         Kind::Policy => policy(&name, &text),
         Kind::Configuration => configuration_file(&name, &text),
+        Kind::Callers => {
+            Callers::load(path).map(|callers| format!("{name}: a valid callers' file, {} entries", callers.len()))
+        }
         // Neither: what has the fewer problems was probably meant.
         Kind::Unclear => match (configuration_file(&name, &text), policy(&name, &text)) {
             (Err(as_configuration), Err(as_policy)) if as_policy.len() < as_configuration.len() => Err(as_policy),
@@ -84,11 +95,15 @@ fn problems(name: &str, errors: &ConfigErrors) -> String {
 enum Kind {
     Configuration,
     Policy,
+    Callers,
     Unclear,
 }
 
-/// Which of the two files a text is, by its top-level keys: the two have none in common.
+/// Which of the files a text is, by its top-level keys: no two have one in common.
 fn kind(text: &str) -> Kind {
+    if top_level_keys(text).any(|key| key == "callers") {
+        return Kind::Callers;
+    }
     let count = |schema: &Value| {
         let known = schema["properties"].as_object();
         top_level_keys(text).filter(|key| known.is_some_and(|known| known.contains_key(*key))).count()
@@ -110,6 +125,8 @@ fn top_level_keys(text: &str) -> impl Iterator<Item = &str> {
 
 #[cfg(test)]
 mod tests {
+    use headroom_access::callers_schema;
+
     use super::*;
 
     #[test]
@@ -118,6 +135,7 @@ mod tests {
             ("signals:\n  cpu_busy: {over: 0.9}\n", Kind::Policy),
             ("# a comment: x\nmode: {enforce: 10}\nsignls: {}\n", Kind::Policy),
             ("time:\n  mode: event\n", Kind::Configuration),
+            ("callers:\n  - name: prometheus\n", Kind::Callers),
             ("{\"otlp\": {}}", Kind::Configuration),
             ("", Kind::Unclear),
             ("tiem: {}\n", Kind::Unclear),
@@ -132,5 +150,7 @@ mod tests {
         let policy = keys(policy_schema());
         assert!(!policy.is_empty());
         assert!(keys(config_schema()).keys().all(|key| !policy.contains_key(key)));
+        let callers = keys(callers_schema());
+        assert!(callers.keys().all(|key| !policy.contains_key(key) && !keys(config_schema()).contains_key(key)));
     }
 }

@@ -105,8 +105,9 @@ async fn play(args: &DemoArgs, app: &App) -> Result<(), String> {
     let api = format!("http://{}", app.addresses.http);
     output::print(&story.prologue(&fleet, &api));
 
-    let otlp = Client::new(&format!("http://{}", app.addresses.otlp_http));
-    let client = Client::new(&api);
+    let local = |url: &str| Client::local(url).map_err(|error| error.message);
+    let otlp = local(&format!("http://{}", app.addresses.otlp_http))?;
+    let client = local(&api)?;
     let mut beat = interval(Duration::from_secs_f64(STEP_SECONDS as f64 / f64::from(args.speed)));
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let end = Instant::now() + Duration::from_secs(u64::from(args.seconds));

@@ -54,7 +54,13 @@ pub(crate) async fn run(args: DoctorArgs) -> u8 {
             None
         }
     };
-    let client = Client::new(&args.service.url);
+    let client = match Client::new(&args.service) {
+        Ok(client) => client,
+        Err(error) => {
+            findings.say(Verdict::Fail, &error.message);
+            return error.exit;
+        }
+    };
     match client.get_raw("/readyz?verbose").await {
         Ok((status, _)) if status.is_success() => {
             findings.say(Verdict::Ok, &format!("a service is ready at {}", args.service.url));
@@ -163,7 +169,8 @@ async fn service(client: &Client, findings: &mut Findings) {
         Err(error) => findings.say(Verdict::Fail, &error.message),
     }
     match client.get_raw("/metrics").await {
-        Ok((_, metrics)) => counters(&metrics, findings),
+        Ok((status, metrics)) if status.is_success() => counters(&metrics, findings),
+        Ok((status, _)) => findings.say(Verdict::Fail, &format!("/metrics answers {status}; give --token-file")),
         Err(error) => findings.say(Verdict::Fail, &error.message),
     }
 }

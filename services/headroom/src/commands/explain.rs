@@ -11,7 +11,13 @@ use crate::commands::top::{number, text};
 use crate::output::{complain, print};
 
 pub(crate) async fn run(args: ExplainArgs) -> u8 {
-    let client = Client::new(&args.service.url);
+    let client = match Client::new(&args.service) {
+        Ok(client) => client,
+        Err(error) => {
+            complain(&error.message);
+            return error.exit;
+        }
+    };
     let cell = args.cell.as_deref().map_or_else(String::new, |cell| format!("?cell={}", encode(cell)));
     match client.get(&format!("/v1/servers/{}/explain{cell}", encode(&args.server))).await {
         Ok(answer) => print(&match args.output {

@@ -87,8 +87,9 @@ async fn serve(config: &Config, roles: Roles) -> Result<(), String> {
         otlp_grpc = %addresses.otlp_grpc, otlp_http = %addresses.otlp_http, http = %addresses.http,
         data_dir = %data_dir.display(), %roles, "serving"
     );
+    let scheme = if app.access().has_tls() { "https" } else { "http" };
     tracing::info!(
-        "senders: OTEL_EXPORTER_OTLP_ENDPOINT=http://{} OTEL_RESOURCE_ATTRIBUTES=host.name=<name>; readers: curl http://{}/v1/servers",
+        "senders: OTEL_EXPORTER_OTLP_ENDPOINT={scheme}://{} OTEL_RESOURCE_ATTRIBUTES=host.name=<name>; readers: curl {scheme}://{}/v1/servers",
         addresses.otlp_http,
         addresses.http
     );
@@ -113,7 +114,10 @@ async fn until_stopped(app: &App, config: &Config) -> Result<(), String> {
         tokio::select! {
             _ = terminate.recv() => return Ok(()),
             _ = interrupt.recv() => return Ok(()),
-            _ = hangup.recv() => reload(app, config).await,
+            _ = hangup.recv() => {
+                app.access().refresh();
+                reload(app, config).await;
+            }
             Some(()) = changes.recv() => reload(app, config).await,
         }
     }

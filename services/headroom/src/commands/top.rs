@@ -14,7 +14,13 @@ use crate::output::{complain, print};
 const INTERVAL: Duration = Duration::from_secs(2);
 
 pub(crate) async fn run(args: TopArgs) -> u8 {
-    let client = Client::new(&args.service.url);
+    let client = match Client::new(&args.service) {
+        Ok(client) => client,
+        Err(error) => {
+            complain(&error.message);
+            return error.exit;
+        }
+    };
     let live = !args.once && std::io::stdout().is_terminal();
     loop {
         match page(&client, &args, colours()).await {

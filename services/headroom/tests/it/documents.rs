@@ -75,12 +75,17 @@ fn blocks(text: &str, language: &str) -> Vec<String> {
 #[test]
 fn policies_and_configurations_in_the_readme_are_valid() {
     let examples = blocks(&read(&root().join("README.md")), "yaml");
-    assert_eq!(examples.len(), 2, "{examples:?}");
+    assert_eq!(examples.len(), 4, "{examples:?}");
     let policy = headroom_config::load_policy("README.md", &examples[0]);
     assert!(policy.is_ok(), "{}", policy.unwrap_err());
-    let file = Some(("README.md", examples[1].as_str()));
-    let configuration = headroom_config::Config::load(&headroom_config::LoadArgs { file, ..Default::default() });
-    assert!(configuration.is_ok(), "{}", configuration.unwrap_err());
+    for text in [&examples[1], &examples[3]] {
+        let file = Some(("README.md", text.as_str()));
+        let configuration = headroom_config::Config::load(&headroom_config::LoadArgs { file, ..Default::default() });
+        assert!(configuration.is_ok(), "{}", configuration.unwrap_err());
+    }
+    let token_of = |file: &str| Ok(format!("the token that lies in {file}").into_bytes());
+    let callers = headroom_access::Callers::parse("README.md", &examples[2], &token_of);
+    assert_eq!(callers.map(|callers| callers.len()), Ok(4));
 }
 
 #[test]

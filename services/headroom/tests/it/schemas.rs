@@ -43,6 +43,11 @@ fn policy() {
 }
 
 #[test]
+fn callers() {
+    ensure("callers.schema.json", &pretty(&headroom_access::callers_schema()));
+}
+
+#[test]
 fn metrics() {
     ensure("metrics.md", &headroom_telemetry::catalog::markdown());
 }

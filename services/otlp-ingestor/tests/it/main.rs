@@ -1,5 +1,6 @@
 //! The OTLP role over real sockets, with the sample log in memory.
 
+mod access;
 mod answers;
 mod bounds;
 mod support;

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use headroom_access::Access;
 use headroom_log::memory::MemorySampleLog;
 use headroom_log::{Append, AppendError, LogReader, LogStats, Position, ReadError, SampleLog};
 use headroom_model::LogRecord;
@@ -95,11 +96,16 @@ pub struct Answer {
 
 impl Service {
     pub async fn start(limits: Limits) -> Self {
+        Self::for_senders(limits, Access::default()).await
+    }
+
+    pub async fn for_senders(limits: Limits, access: Access) -> Self {
         let inner = MemorySampleLog::new(4, 16 << 20);
         let log = Arc::new(Log { inner, refusal: Mutex::default(), rows: Mutex::default() });
         let telemetry = Telemetry::default();
         let options = IngestorOptions { limits, ..IngestorOptions::default() };
-        let ingestor = Arc::new(Ingestor::new(log.clone(), options, Metrics::new(&telemetry)));
+        let ingestor = Ingestor::new(log.clone(), options, Metrics::new(&telemetry));
+        let ingestor = Arc::new(ingestor.with_access(access));
         let listener = bind("otlp", ([127, 0, 0, 1], 0).into()).await.expect("a free port");
         let address = listener.address;
         let (stop, stopping) = watch::channel(false);
@@ -145,6 +151,17 @@ impl Service {
 
     /// A unary gRPC call of one message.
     pub async fn call(&self, method: &str, encoding: Option<&str>, message: &[u8]) -> Answer {
+        self.call_with(method, encoding, &[], message).await
+    }
+
+    /// The same with more metadata.
+    pub async fn call_with(
+        &self,
+        method: &str,
+        encoding: Option<&str>,
+        metadata: &[(&str, &str)],
+        message: &[u8],
+    ) -> Answer {
         let io = TokioIo::new(self.connect().await);
         let (mut sender, connection) =
             hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.expect("a handshake");
@@ -158,6 +175,9 @@ impl Service {
             .header("user-agent", "OTel-OTLP-Exporter-Python/1.45.2");
         if let Some(encoding) = encoding {
             request = request.header("grpc-encoding", encoding);
+        }
+        for (name, value) in metadata {
+            request = request.header(*name, *value);
         }
         let request = request.body(Full::new(Bytes::from(framed))).expect("a request");
         Answer::read(sender.send_request(request).await.expect("an answer")).await
