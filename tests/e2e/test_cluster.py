@@ -1,9 +1,11 @@
 """Roles apart over a real Kafka: the same answers as in one process, and none lost when a part of it dies."""
 
 import datetime
+import json
 import time
 
 import otlp
+import pytest
 from headroom import wait_until
 
 START = datetime.datetime(2026, 11, 21, 10, 0, tzinfo=datetime.timezone.utc)
@@ -143,3 +145,84 @@ def test_a_killed_aggregator_is_replaced(kafka, service):
     took = time.monotonic() - killed
     print(f"takeover of {len(names)} servers: {took:.1f} s after SIGKILL, detection included")
     assert cluster.api.servers() == names
+
+
+def test_a_change_of_leader_loses_nothing(kafka, service):
+    """Two of three brokers are ended and started again one after the other, while samples are acknowledged."""
+    broker = kafka(3)
+    cluster = Cluster(service, broker, 2, "--time", "event")
+    acknowledged = {}
+
+    def push_through(seconds):
+        """A sender of OTLP tries again what is answered as retryable."""
+        for cell in CELLS:
+            for server in range(SERVERS):
+                def taken(cell=cell, server=server):
+                    answer = cluster.ingestor.push(body(cell, server, seconds))
+                    assert answer.status in (200, 503), answer
+                    return answer.status == 200
+
+                wait_until(taken, "the ingestor takes it", 60)
+                acknowledged[cell, server] = seconds
+
+    for step, seconds in enumerate((10, 20, 30, 40, 50)):
+        if step in (1, 3):
+            broker.kill(step)
+        push_through(seconds)
+        if step in (2, 4):
+            broker.start(step - 1)
+    wait_until(lambda: cluster.api.advance(START + datetime.timedelta(seconds=60)).status == 200, "the clock moves", 60)
+
+    oracle = service("--time", "event")
+    for cell, server in acknowledged:
+        for seconds in (10, 20, 30, 40, 50):
+            push(oracle, cell, server, seconds)
+    tick(oracle, 60)
+    assert snapshots(cluster.api) == snapshots(oracle)
+
+
+def test_a_storm_of_rebalances_changes_no_answer(kafka, service):
+    """Aggregators come and go at every step, by signal and by kill."""
+    embedded = service("--time", "event")
+    expected = run_story(lambda *args: push(embedded, *args), embedded)
+    cluster = Cluster(service, kafka(), 1, "--time", "event")
+
+    def disturb(step):
+        newcomer = cluster.add_aggregator()
+        if step % 3 == 1:
+            cluster.aggregators.pop(0).stop()
+        if step % 3 == 2:
+            cluster.aggregators.pop(0).kill()
+        assert newcomer.running()
+
+    assert run_story(cluster.push, cluster.api, disturb) == expected
+
+
+def test_changed_decisions_are_events(kafka, service):
+    """What a consumer of the topic reads is what the API says."""
+    confluent_kafka = pytest.importorskip("confluent_kafka")
+    broker = kafka()
+    one = service("--time", "event", *broker.settings())
+    run_story(lambda *args: push(one, *args), one)
+    decisions = {
+        (item["server"], item["class"]): item for item in one.get("/v1/decisions?limit=1000").json()["items"]
+    }
+    consumer = confluent_kafka.Consumer(
+        {"bootstrap.servers": ",".join(broker.addresses), "group.id": "test", "auto.offset.reset": "earliest"}
+    )
+    consumer.subscribe(["headroom.decisions"])
+    told = {}
+
+    def all_told():
+        message = consumer.poll(0.1)
+        if message is not None and message.error() is None:
+            event = json.loads(message.value())
+            assert message.key().decode() == event["server"]
+            told[event["server"], event["class"]] = event
+        return told.keys() == decisions.keys()
+
+    wait_until(all_told, "every decision was told")
+    consumer.close()
+    for key, event in told.items():
+        assert event.keys() == decisions[key].keys()
+        assert event["epoch"] <= decisions[key]["epoch"]

@@ -8,6 +8,7 @@
 mod checkpoints;
 mod cluster;
 pub mod connection;
+mod events;
 mod follower;
 mod ownership;
 mod reader;
@@ -21,6 +22,7 @@ mod writer;
 
 pub use checkpoints::KafkaCheckpointStore;
 pub use connection::{Connection, Mechanism, Sasl, Tls};
+pub use events::DecisionEvents;
 pub use ownership::{Membership, Owners};
 pub use sample_log::{KafkaSampleLog, SampleLogLimits};
 pub use snapshot_log::KafkaSnapshotLog;

@@ -29,7 +29,7 @@ use crate::topics::Layout;
 const DELIVERY: Duration = Duration::from_secs(15);
 
 /// How long closing waits for records under way.
-const CLOSE: Duration = Duration::from_secs(5);
+const CLOSE: Duration = Duration::from_secs(1);
 
 /// Bounds of a sample log on Kafka.
 #[derive(Clone, Copy, Debug)]

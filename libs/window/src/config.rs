@@ -78,6 +78,9 @@ pub struct WindowCounters {
     pub ended: u64,
     /// Behind their sender's watermark by more than the allowed lateness.
     pub late: u64,
+    /// Of those kept in a row: behind the last tick by more than the allowed lateness, though not behind their sender's
+    /// watermark; what a sender, or a queue before us, delivers after an outage.
+    pub backlog: u64,
     /// Further ahead of the tick than allowed.
     pub future: u64,
     /// Without a time, or so far from the tick that they cannot be of any window.
@@ -114,6 +117,7 @@ impl WindowCounters {
         self.not_a_number += other.not_a_number;
         self.ended += other.ended;
         self.late += other.late;
+        self.backlog += other.backlog;
         self.future += other.future;
         self.out_of_range += other.out_of_range;
         self.samples_thinned += other.samples_thinned;

@@ -27,6 +27,8 @@ struct Sender {
     id: u32,
     /// Samples before this are late.
     late_before_ms: i64,
+    /// Samples before this, if they are not late, are backlog.
+    backlog_before_ms: i64,
 }
 
 impl WindowStore {
@@ -83,7 +85,11 @@ impl WindowStore {
         let id = resources.get(resource as usize).copied().flatten()?.0;
         let state = self.resources.get(id as usize)?.as_ref()?;
         let lateness_ms = self.policy.windows.lateness_seconds.saturating_mul(1_000);
-        Some(Sender { id, late_before_ms: state.watermark_ms.saturating_sub(lateness_ms) })
+        Some(Sender {
+            id,
+            late_before_ms: state.watermark_ms.saturating_sub(lateness_ms),
+            backlog_before_ms: self.last_tick_ms.map_or(i64::MIN, |tick_ms| tick_ms.saturating_sub(lateness_ms)),
+        })
     }
 
     /// The entry of a point in its resource's list, made if need be.
@@ -284,6 +290,7 @@ impl WindowStore {
             seen.late += 1;
             return None;
         }
+        seen.backlog += u64::from(time_ms < sender.backlog_before_ms);
         Some(time_ms)
     }
 

@@ -61,6 +61,7 @@ impl Metrics {
                 ("unmatched", window.unmatched),
                 ("skipped", window.skipped),
                 ("late", window.late),
+                ("backlog", window.backlog),
                 ("future", window.future),
                 ("out_of_range", window.out_of_range),
                 ("duplicate", window.duplicates),

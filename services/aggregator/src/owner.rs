@@ -289,7 +289,8 @@ impl Owner {
             }
             let next = match reader.try_next() {
                 Ok(None) => {
-                    if options.announce == Announce::Always && announced != Some(progress.position) {
+                    let due = options.announce == Announce::Always && progress.caught_up;
+                    if due && announced != Some(progress.position) {
                         announced = Some(progress.position);
                         publisher.note(note::PROGRESS, note::encode_progress(&progress), owning);
                     }
@@ -306,7 +307,8 @@ impl Owner {
                     describe(&engine, &mut progress);
                     status.set(partition, progress.clone());
                     if let Some(tick) = ticked {
-                        if options.announce != Announce::Never {
+                        // What a replay goes through again was announced when it was new.
+                        if options.announce != Announce::Never && progress.caught_up {
                             announced = Some(position);
                             publisher.note(note::PROGRESS, note::encode_progress(&progress), owning);
                             if inputs_announced.is_none_or(|last| tick.seconds() - last >= INPUTS_SECONDS) {

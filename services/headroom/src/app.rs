@@ -155,7 +155,8 @@ impl App {
             true => Some(Engines::new(config, &ports, policy.clone(), &read_model, &telemetry, &readiness)?),
             false => None,
         };
-        let status = follow::start(&ports, engines.as_ref(), &read_model);
+        let reads = roles.health_api || config.time.mode == TimeMode::EventFollow;
+        let status = follow::start(&ports, engines.as_ref(), &read_model, reads);
         let clock = Arc::new(EventClock::new(log.clone(), status.clone(), config.time.tick_seconds));
         if roles.health_api {
             collect::ages(&telemetry, &read_model, event_time);

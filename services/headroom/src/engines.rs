@@ -24,7 +24,7 @@ use tokio::task::JoinHandle;
 
 use crate::app::{append_policy, compile};
 use crate::backend::Ports;
-use crate::{clock, collect, settings};
+use crate::{clock, collect, events, settings};
 
 /// How often the caretaker looks at most.
 const LOOK: Duration = Duration::from_millis(50);
@@ -91,6 +91,10 @@ impl Engines {
                 })
             }
         };
+        let published = match &ports.kafka {
+            Some(kafka) => Some(events::start(kafka, snapshots.clone(), telemetry)?),
+            None => None,
+        };
         let aggregator = Aggregator::new(
             ports.log.clone(),
             snapshots.clone(),
@@ -106,7 +110,7 @@ impl Engines {
                 },
             },
             sink,
-            None,
+            published,
             EngineMetrics::new(telemetry),
         )
         .map_err(|error| error.to_string())?;

@@ -7,17 +7,18 @@
 use std::sync::Arc;
 
 use headroom_aggregator::Status;
-use headroom_log::{SnapshotRecord, Subscription};
+use headroom_kafka::KafkaSnapshotLog;
+use headroom_log::{SnapshotLog, SnapshotRecord};
 use headroom_model::CellSnapshot;
 use headroom_read_model::ReadModel;
 
 use crate::backend::Ports;
 use crate::engines::Engines;
 
-/// Fills the read model with what was published last, and keeps it up on a cluster. Answers where the engines' status
-/// is told.
-pub(crate) fn start(ports: &Ports, engines: Option<&Engines>, read_model: &Arc<ReadModel>) -> Arc<Status> {
-    if let Some(snapshots) = &ports.snapshots {
+/// Fills the read model with what was published last, and keeps it up on a cluster, if anybody `reads` here. Answers
+/// where the engines' status is told.
+pub(crate) fn start(ports: &Ports, engines: Option<&Engines>, read_model: &Arc<ReadModel>, reads: bool) -> Arc<Status> {
+    if let Some(snapshots) = ports.snapshots.as_ref().filter(|_| reads) {
         for cell in snapshots.cells() {
             if let Some(record) = snapshots.latest(&cell)
                 && let Err(error) = read_model.restore(&record.content)
@@ -30,9 +31,8 @@ pub(crate) fn start(ports: &Ports, engines: Option<&Engines>, read_model: &Arc<R
     match (&ports.kafka, engines) {
         (Some(kafka), _) => {
             let status = remote();
-            if let Some(log) = &kafka.snapshots {
-                let (snapshots, notes) = (headroom_log::SnapshotLog::subscribe(&**log), log.notes());
-                tokio::spawn(run(snapshots, notes, read_model.clone(), status.clone()));
+            if let Some(log) = kafka.snapshots.as_ref().filter(|_| reads) {
+                tokio::spawn(run(log.clone(), read_model.clone(), status.clone()));
             }
             status
         }
@@ -41,8 +41,9 @@ pub(crate) fn start(ports: &Ports, engines: Option<&Engines>, read_model: &Arc<R
     }
 }
 
-/// Ends when the log is gone.
-async fn run(mut snapshots: Subscription, mut notes: Subscription, read_model: Arc<ReadModel>, status: Arc<Status>) {
+/// Follows for as long as the process runs; where no engine holds the log, this does.
+async fn run(log: Arc<KafkaSnapshotLog>, read_model: Arc<ReadModel>, status: Arc<Status>) {
+    let (mut snapshots, mut notes) = (log.subscribe(), log.notes());
     loop {
         let told = tokio::select! {
             changes = snapshots.changed() => match changes {

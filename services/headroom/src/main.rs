@@ -11,6 +11,7 @@ mod collect;
 mod commands;
 mod configuration;
 mod engines;
+mod events;
 mod follow;
 mod output;
 mod pools;

@@ -4,5 +4,6 @@
 mod broker;
 mod contract;
 mod fence;
+mod fixtures;
 mod large;
 mod topics;

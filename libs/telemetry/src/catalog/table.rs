@@ -185,6 +185,9 @@ catalog! {
     Gauge SNAPSHOT_BEHIND, "headroom_snapshot_behind_cells", Unit::Count("cell"), 1,
         "Cells whose durable snapshot lags behind the one in memory.", [];
 
+    Counter DECISION_EVENTS, "headroom_decision_events_total", Unit::Count("event"), 2,
+        "Changed decisions written to the topic of decisions.", [outcome: "`written` or `failed`"];
+
     // The engine.
     Counter ENGINE_TICKS, "headroom_engine_ticks_total", Unit::Count("tick"), PARTITIONS * 2,
         "Ticks of the log, by what became of them.",
@@ -203,7 +206,7 @@ catalog! {
     Counter ENGINE_SAMPLES, "headroom_engine_samples_total", Unit::Count("sample"), CELLS * 16,
         "Samples read from the log, by what became of them.",
         [cell: "the cell",
-         outcome: "`accepted`, `unmatched`, `skipped`, `late`, `future`, `out_of_range`, `duplicate`, `conflict`, `nan`, `stale_marker`, `thinned`, `kind_mismatch`, `malformed`, `refused_series` or `refused_rows`"];
+         outcome: "`accepted`, `unmatched`, `skipped`, `late`, `backlog` (accepted too, but behind the last tick by more than the allowed lateness), `future`, `out_of_range`, `duplicate`, `conflict`, `nan`, `stale_marker`, `thinned`, `kind_mismatch`, `malformed`, `refused_series` or `refused_rows`"];
     Counter ENGINE_IRREGULARITIES, "headroom_engine_irregularities_total", Unit::Count("irregularity"), CELLS * 3,
         "Irregularities of senders' counters, each handled by its rule.",
         [cell: "the cell", kind: "`reset`, `gap` or `overlap`"];
