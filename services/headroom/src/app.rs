@@ -6,7 +6,7 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -17,7 +17,6 @@ use headroom_config::{Config, Durability, IdentitySection, TimeMode, load_policy
 use headroom_engine::{CompiledPolicy, EngineConfig, RegistryLimits, WindowLimits};
 use headroom_health_api::{CommandsOptions, LogCommands, Policies, Role, RoleOptions};
 use headroom_ingest::{IdentityConfig, NameRule};
-use headroom_kafka::source::SourceMetrics;
 use headroom_kafka_ingestor::Sources;
 use headroom_log::disk::{
     DataDir, DiskCheckpointStore, DiskLogOptions, DiskSampleLog, DiskSnapshotLog, Durability as LogDurability,
@@ -166,19 +165,14 @@ impl App {
         let stop_api = CancellationToken::new();
         let ingestor = Ingestor::new(log.clone(), ingestor_options(config)?, OtlpMetrics::new(&telemetry));
         let ingestor = Arc::new(ingestor.with_access(access.clone()));
-        let of_sources: Arc<OnceLock<Vec<SourceMetrics>>> = Arc::default();
         let commands = LogCommands::new(CommandsOptions {
             log: log.clone(),
             status: status.clone(),
             clock: event_time.then(|| clock.clone()),
             policy: policy.clone(),
             refused: {
-                let (ingestor, of_sources) = (ingestor.clone(), of_sources.clone());
-                Arc::new(move || {
-                    let of_sources = of_sources.get().into_iter().flatten();
-                    let of_sources = of_sources.flat_map(SourceMetrics::refusals).map(sources::refused);
-                    ingestor.refusals().into_iter().map(refused).chain(of_sources).collect()
-                })
+                let ingestor = ingestor.clone();
+                Arc::new(move || ingestor.refusals().into_iter().map(refused).collect())
             },
         });
         let now: headroom_api::Now = if event_time {
@@ -215,7 +209,6 @@ impl App {
         readiness.set("engines", true, "caught up with the log");
         // Last: what is read before the engines have caught up only makes them later.
         let sources = sources::start(config, &(log.clone() as Arc<dyn SampleLog>), &telemetry)?;
-        let _ = of_sources.set(sources.metrics().to_vec());
 
         let timekeeper = match config.time.mode {
             TimeMode::Wall => tokio::spawn(ticker::run(log.clone(), clock::wall(), config.time.tick_seconds, stopping)),

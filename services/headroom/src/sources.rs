@@ -8,12 +8,11 @@ use headroom_config::{
     SourceStart,
 };
 use headroom_ingest::{IngestLimits, MessageEncoding};
-use headroom_kafka::source::{GroupProtocol, Refused, SourceOptions, Start};
+use headroom_kafka::source::{GroupProtocol, SourceOptions, Start};
 use headroom_kafka::{Connection, Mechanism, Sasl, Tls};
 use headroom_kafka_ingestor::{Source, Sources};
 use headroom_log::SampleLog;
 use headroom_telemetry::Telemetry;
-use headroom_wire::operate::SeenMetric;
 
 use crate::app;
 
@@ -30,17 +29,6 @@ pub(crate) fn start(config: &Config, log: &Arc<dyn SampleLog>, telemetry: &Telem
         tracing::info!(source = name, topics = options.topics.join(","), group, "reading from Kafka");
     }
     Sources::start(sources, log, telemetry)
-}
-
-/// What of a source could not be used, as `GET /v1/inputs` shows it.
-pub(crate) fn refused(refused: Refused) -> SeenMetric {
-    SeenMetric {
-        metric: "*".to_owned(),
-        senders: vec![format!("kafka source {}", refused.source)],
-        samples: refused.count,
-        reason: Some(refused.message),
-        ..Default::default()
-    }
 }
 
 fn source(config: &Config, at: usize, section: &KafkaSource) -> Result<Source, String> {
