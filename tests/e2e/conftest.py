@@ -5,6 +5,7 @@ import subprocess
 
 import pytest
 from headroom import EXECUTABLE, ROOT, Headroom
+from kafka import Kafka
 
 
 def pytest_sessionstart():
@@ -42,3 +43,18 @@ def service(tmp_path):
     for headroom in running:
         if headroom.running():
             headroom.stop()
+
+
+@pytest.fixture
+def kafka(tmp_path, component):
+    """kafka(brokers) starts a Kafka of the test's own; it ends with the test."""
+    component("kafka")
+    running = []
+
+    def start(brokers=1):
+        running.append(Kafka(pathlib.Path(tmp_path) / f"kafka-{len(running)}", brokers))
+        return running[-1]
+
+    yield start
+    for each in running:
+        each.stop()

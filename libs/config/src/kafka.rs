@@ -1,4 +1,5 @@
-//! The section `kafka`: the cluster, and the foreign topics that are read.
+//! The section `kafka`: the cluster, how our own topics are laid out in it when `log.backend` is `kafka`, and the foreign
+//! topics that are read.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -6,12 +7,27 @@ use serde::{Deserialize, Serialize};
 use crate::kafka_sources::KafkaSource;
 
 /// Kafka: the cluster, and the foreign topics that are read.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct KafkaSection {
     /// `host:port` of some brokers of the cluster; the others are found through them.
     #[schemars(length(max = 64), inner(length(min = 1)))]
     pub brokers: Vec<String>,
+    /// What the names of all of our own topics and groups begin with.
+    #[schemars(regex(pattern = r"^[a-zA-Z0-9._-]{1,200}$"))]
+    pub topic_prefix: String,
+    /// Partitions of each of our own topics. Fixed for their life.
+    #[schemars(range(min = 1, max = 1_024))]
+    pub partitions: u32,
+    /// Copies of each record in our own topics.
+    #[schemars(range(min = 1, max = 7))]
+    pub replication_factor: u32,
+    /// Seconds for which samples and decision events are kept.
+    #[schemars(range(min = 60))]
+    pub retention_seconds: i64,
+    /// Bytes of a message in our own topics; larger snapshots and checkpoints are split.
+    #[schemars(range(min = 65_536, max = 67_108_864))]
+    pub message_bytes_max: usize,
     /// Encryption.
     pub tls: Option<KafkaTlsSection>,
     /// Credentials.
@@ -19,6 +35,22 @@ pub struct KafkaSection {
     /// Foreign topics that are read.
     #[schemars(length(max = 32))]
     pub sources: Vec<KafkaSource>,
+}
+
+impl Default for KafkaSection {
+    fn default() -> Self {
+        Self {
+            brokers: Vec::new(),
+            topic_prefix: "headroom".to_owned(),
+            partitions: 16,
+            replication_factor: 3,
+            retention_seconds: 7 * 24 * 3600,
+            message_bytes_max: 8 << 20,
+            tls: None,
+            sasl: None,
+            sources: Vec::new(),
+        }
+    }
 }
 
 /// Encryption between us and the brokers.

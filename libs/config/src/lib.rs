@@ -27,9 +27,9 @@ pub use load::{Flag, LoadArgs, Loaded, Setting, load_file};
 pub use policy::{CLASSES_MAX, INPUTS_MAX, RULES_MAX, SIGNALS_MAX, SOURCES_MAX, load_policy};
 pub use problem::{ConfigErrors, Problem};
 pub use service::{
-    Auth, CallerLimitsSection, ClientAuth, Config, Durability, EngineSection, HttpSection, IdentitySection, LogFormat,
-    LogLevel, LogSection, OtlpSection, PolicySection, SecuritySection, TelemetrySection, TimeMode, TimeSection,
-    TlsSection,
+    Auth, Backend, CallerLimitsSection, ClientAuth, Config, Durability, EngineSection, HttpSection, IdentitySection,
+    LogFormat, LogLevel, LogSection, OtlpSection, PolicySection, SecuritySection, TelemetrySection, TimeMode,
+    TimeSection, TlsSection,
 };
 pub use tree::Origin;
 

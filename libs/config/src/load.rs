@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use crate::check::check;
 use crate::merge::lay_over;
 use crate::problem::{ConfigErrors, Problem};
-use crate::service::{Auth, ClientAuth, Config, IdentitySection};
+use crate::service::{Auth, Backend, ClientAuth, Config, IdentitySection};
 use crate::tree::{Entry, Origin, Tree, Value};
 
 /// What variables of the environment begin with that set a key: `HEADROOM__OTLP__HTTP_LISTEN`.
@@ -122,10 +122,12 @@ impl Config {
     fn contradictions(&self, tree: &Tree) -> Vec<Problem> {
         let mut problems = Vec::new();
         let listeners = [
-            ("http.listen", &self.http.listen),
-            ("otlp.grpc_listen", &self.otlp.grpc_listen),
-            ("otlp.http_listen", &self.otlp.http_listen),
+            ("http.listen", Some(&self.http.listen)),
+            ("http.operator_listen", self.http.operator_listen.as_ref()),
+            ("otlp.grpc_listen", Some(&self.otlp.grpc_listen)),
+            ("otlp.http_listen", Some(&self.otlp.http_listen)),
         ];
+        let listeners = listeners.into_iter().filter_map(|(path, text)| Some((path, text?)));
         let mut complain = |path: &str, message: String, suggestion: Option<&str>| {
             let keys: Vec<&str> = path.split('.').collect();
             problems.push(Problem::new(tree.origin_of(&keys), message).suggesting(suggestion.map(String::from)));
@@ -235,6 +237,13 @@ impl Config {
         }
         self.identity.contradictions("identity", &mut complain);
         self.kafka.contradictions(&mut complain);
+        if self.log.backend == Backend::Kafka && self.kafka.brokers.is_empty() {
+            complain(
+                "log.backend",
+                "`log.backend` is `kafka`, but `kafka.brokers` names none".to_owned(),
+                Some("write brokers: [\"127.0.0.1:9092\"]"),
+            );
+        }
         problems
     }
 }

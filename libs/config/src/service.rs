@@ -18,9 +18,9 @@ pub struct Config {
     pub otlp: OtlpSection,
     /// Which attributes name a server, its cell and its pool.
     pub identity: IdentitySection,
-    /// Kafka: the cluster, and the foreign topics that are read.
+    /// Kafka: the cluster, our own topics when `log.backend` is `kafka`, and the foreign topics that are read.
     pub kafka: KafkaSection,
-    /// The sample log on disk.
+    /// The sample log: where it lies, and its bounds on disk.
     pub log: LogSection,
     /// Whose time it is.
     pub time: TimeSection,
@@ -40,6 +40,10 @@ pub struct Config {
 pub struct HttpSection {
     /// Address and port.
     pub listen: String,
+    /// Address and port of a second listener for operators, with connections and threads of its own: the same routes,
+    /// out of reach of any flood on the first. None by default.
+    #[schemars(length(min = 1))]
+    pub operator_listen: Option<String>,
     /// Connections at once.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub connections_max: usize,
@@ -53,7 +57,13 @@ pub struct HttpSection {
 
 impl Default for HttpSection {
     fn default() -> Self {
-        Self { listen: "127.0.0.1:8080".into(), connections_max: 20_000, watchers_max: 10_000, body_bytes_max: 4 << 20 }
+        Self {
+            listen: "127.0.0.1:8080".into(),
+            operator_listen: None,
+            connections_max: 20_000,
+            watchers_max: 10_000,
+            body_bytes_max: 4 << 20,
+        }
     }
 }
 
@@ -137,10 +147,23 @@ pub enum Durability {
     Written,
 }
 
-/// The sample log on disk.
+/// Where samples, snapshots and checkpoints lie.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Backend {
+    /// In the data directory: one process, nothing else needed.
+    #[default]
+    Disk,
+    /// On the cluster of the `kafka` section: any number of processes.
+    Kafka,
+}
+
+/// The sample log: where it lies, and its bounds on disk.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct LogSection {
+    /// Where it lies. Roles that run apart need `kafka`; all other keys here are about `disk`.
+    pub backend: Backend,
     /// The data directory. Without one it is `headroom` under the user's state directory.
     pub data_dir: Option<String>,
     /// Partitions. Fixed for the life of a data directory.
@@ -162,6 +185,7 @@ pub struct LogSection {
 impl Default for LogSection {
     fn default() -> Self {
         Self {
+            backend: Backend::Disk,
             data_dir: None,
             partitions: 2,
             segment_bytes: 64 << 20,

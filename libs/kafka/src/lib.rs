@@ -9,6 +9,7 @@ mod checkpoints;
 mod cluster;
 pub mod connection;
 mod follower;
+mod ownership;
 mod reader;
 pub mod records;
 mod sample_log;
@@ -20,6 +21,7 @@ mod writer;
 
 pub use checkpoints::KafkaCheckpointStore;
 pub use connection::{Connection, Mechanism, Sasl, Tls};
+pub use ownership::{Membership, Owners};
 pub use sample_log::{KafkaSampleLog, SampleLogLimits};
 pub use snapshot_log::KafkaSnapshotLog;
 pub use topics::Layout;

@@ -32,7 +32,12 @@ pub(crate) struct KafkaReader {
     at: u64,
     state: Arc<PartitionState>,
     woken: Arc<Notify>,
+    /// When it was last told that no broker answers.
+    told: Option<Instant>,
 }
+
+/// How often it is told that no broker answers.
+const TELL: Duration = Duration::from_secs(10);
 
 impl KafkaReader {
     pub(crate) fn open(
@@ -52,7 +57,7 @@ impl KafkaReader {
         let mut list = TopicPartitionList::new();
         list.add_partition_offset(topic, partition as i32, Offset::Offset(from.0 as i64)).map_err(failed)?;
         consumer.assign(&list).map_err(failed)?;
-        Ok(Self { cluster, consumer, topic: topic.to_owned(), partition, at: from.0, state, woken })
+        Ok(Self { cluster, consumer, topic: topic.to_owned(), partition, at: from.0, state, woken, told: None })
     }
 
     /// What the library says next, within `timeout`.
@@ -84,7 +89,7 @@ impl KafkaReader {
     }
 
     /// Sorts an error of the library: most are news of a connection that it mends by itself.
-    fn complain(&self, error: &KafkaError) -> Result<(), ReadError> {
+    fn complain(&mut self, error: &KafkaError) -> Result<(), ReadError> {
         let place = format!("kafka: {}/{}: {error}", self.topic, self.partition);
         match error.rdkafka_error_code() {
             Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {
@@ -102,7 +107,10 @@ impl KafkaReader {
                 | RDKafkaErrorCode::UnknownTopicOrPartition
                 | RDKafkaErrorCode::UnknownTopic
                 | RDKafkaErrorCode::TopicAuthorizationFailed,
-            ) => Err(ReadError::Disk { why: place.into() }),
+            ) if self.told.is_none_or(|told| told.elapsed() > TELL) => {
+                self.told = Some(Instant::now());
+                Err(ReadError::Disk { why: place.into() })
+            }
             _ => {
                 tracing::debug!(place, "the reader goes on");
                 Ok(())

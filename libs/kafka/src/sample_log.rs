@@ -188,7 +188,7 @@ impl KafkaSampleLog {
     /// Asks the brokers where a partition begins and ends; without an answer, what was known last.
     fn ask(&self, partition: u32) -> (u64, u64) {
         let Some(state) = self.state(partition) else { return (0, 0) };
-        match self.cluster.watermarks(&self.topic, partition) {
+        match blocking(|| self.cluster.watermarks(&self.topic, partition)) {
             Ok((low, high)) => {
                 state.oldest.fetch_max(low, Ordering::AcqRel);
                 state.end.fetch_max(high, Ordering::AcqRel);
@@ -239,6 +239,16 @@ impl KafkaSampleLog {
                 tracing::error!(why, %error, "the producer of the sample log failed and has no successor yet")
             }
         }
+    }
+}
+
+/// Waits for the brokers: in a task of a runtime with several threads, the others go on meanwhile.
+fn blocking<T>(ask: impl FnOnce() -> T) -> T {
+    match tokio::runtime::Handle::try_current() {
+        Ok(handle) if handle.runtime_flavor() == tokio::runtime::RuntimeFlavor::MultiThread => {
+            tokio::task::block_in_place(ask)
+        }
+        _ => ask(),
     }
 }
 

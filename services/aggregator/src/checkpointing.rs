@@ -8,10 +8,11 @@ use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::time::Instant;
 
 use headroom_engine::Partition;
-use headroom_log::{CheckpointStore, Position, SampleLog};
+use headroom_log::{CheckpointError, CheckpointStore, Position, SampleLog};
 use headroom_model::Timestamp;
 
 use crate::metrics::Metrics;
+use crate::publish::Fence;
 
 type Job = (Position, Vec<u8>, Metrics);
 
@@ -29,6 +30,7 @@ impl Checkpointer {
         interval_seconds: i64,
         store: Arc<dyn CheckpointStore>,
         log: Arc<dyn SampleLog>,
+        fence: Fence,
     ) -> Self {
         if let Some(floor) = store.floor(partition) {
             log.set_retention_floor(partition, floor);
@@ -46,6 +48,9 @@ impl Checkpointer {
                     }
                     Err(error) => {
                         metrics.checkpoint_failed(partition);
+                        if matches!(error, CheckpointError::Fenced { .. }) {
+                            fence.raise();
+                        }
                         tracing::error!(partition, %error, "a checkpoint was not written; the log must keep more");
                     }
                 }
@@ -83,6 +88,14 @@ impl Checkpointer {
         {
             tracing::error!(partition = self.partition, "the last checkpoint was not written");
         }
+        if let Some(writer) = self.writer.take() {
+            let _ = writer.join();
+        }
+    }
+
+    /// Writes no more: somebody else owns the partition.
+    pub(crate) fn abandon(mut self) {
+        self.jobs = None;
         if let Some(writer) = self.writer.take() {
             let _ = writer.join();
         }

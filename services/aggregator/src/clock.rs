@@ -8,7 +8,7 @@ use headroom_log::{AppendError, Position, SampleLog};
 use headroom_model::{LogRecord, Timestamp};
 use tokio::sync::Mutex;
 
-use crate::owner::Status;
+use crate::status::Status;
 
 /// Boundaries that one call may append.
 pub const BOUNDARIES_MAX: i64 = 10_000;

@@ -1,19 +1,21 @@
-//! One thread per partition: restore, replay, follow.
+//! One thread per partition that this process owns: claim, restore, replay, follow; and a last checkpoint when it is
+//! told to stop, or none when somebody else has taken over.
 
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
-use headroom_engine::{CompiledPolicy, EngineConfig, InputsReport, Partition};
-use headroom_log::{CheckpointStore, Position, ReadError, SampleLog, SnapshotLog};
+use headroom_engine::{CompiledPolicy, EngineConfig, Partition};
+use headroom_log::{CheckpointStore, LogReader, Position, ReadError, SampleLog, SnapshotLog};
 use headroom_model::{LogRecord, Timestamp};
 use tokio::sync::watch;
 
 use crate::checkpointing::Checkpointer;
 use crate::metrics::Metrics;
-use crate::publish::{Publisher, SnapshotSink};
+use crate::note;
+use crate::publish::{Fence, Owning, Publisher, SnapshotSink};
+use crate::status::{Progress, Status};
 
 /// How long a thread waits for a record before it looks whether it should stop.
 const WAIT: Duration = Duration::from_millis(100);
@@ -21,11 +23,26 @@ const WAIT: Duration = Duration::from_millis(100);
 /// How long a thread rests after the log could not be read.
 const REST: Duration = Duration::from_millis(500);
 
-/// How long a question for the inputs waits for all partitions.
-const INPUTS_WAIT: Duration = Duration::from_secs(5);
+/// How long an owner that was fenced rests before it claims the partition again, if it is still meant to own it.
+const FENCED_REST: Duration = Duration::from_secs(5);
+
+/// Seconds of ticks between two announcements of the metrics seen, for which an engine looks through all its rows.
+const INPUTS_SECONDS: i64 = 60;
 
 /// Turns the text of a policy record into a policy; the text was accepted before it got into the log.
 pub type Compile = Arc<dyn Fn(&str) -> Result<CompiledPolicy, String> + Send + Sync>;
+
+/// What owners announce to other processes beside their snapshots.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Announce {
+    /// Nothing: all readers are in this process.
+    #[default]
+    Never,
+    /// At ticks, where they stand.
+    Ticks,
+    /// Also between ticks, whenever they have read what there is: whoever moves event time needs to know.
+    Always,
+}
 
 /// What an aggregator needs to know.
 #[derive(Clone)]
@@ -36,11 +53,19 @@ pub struct AggregatorOptions {
     pub checkpoint_seconds: i64,
     /// How a policy record becomes a policy.
     pub compile: Compile,
+    /// What other processes are told.
+    pub announce: Announce,
 }
 
 /// Why an aggregator did not start.
 #[derive(Debug)]
 pub struct StartError(String);
+
+impl StartError {
+    fn thread(error: std::io::Error) -> Self {
+        Self(format!("cannot start a thread: {error}"))
+    }
+}
 
 impl std::fmt::Display for StartError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -50,271 +75,318 @@ impl std::fmt::Display for StartError {
 
 impl std::error::Error for StartError {}
 
-/// Where a partition stands.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Progress {
-    /// Everything before this has taken effect and, where it was a tick, is readable.
-    pub position: Position,
-    /// The last tick.
-    pub last_tick: Option<Timestamp>,
-    /// The earliest sample seen, before the first tick only.
-    pub first_sample: Option<Timestamp>,
-    /// The newest time that two servers have reached.
-    pub reached_by_two: Option<Timestamp>,
-    /// The policy in force: hash of its text.
-    pub policy: Option<Arc<str>>,
-    /// Epoch of every cell.
-    pub epochs: BTreeMap<Arc<str>, i64>,
-    /// Whether the thread has ended.
-    pub ended: bool,
-}
-
-/// What the rest of the process may know of the engines.
-pub struct Status {
-    progress: Vec<Mutex<Progress>>,
-    inputs: Vec<ArcSwap<InputsReport>>,
-    /// How many times somebody has asked for the inputs, and per partition the question answered last.
-    inputs_asked: AtomicU64,
-    inputs_answered: Vec<AtomicU64>,
-    changes: watch::Sender<u64>,
-}
-
-impl Status {
-    fn new(partitions: u32) -> Self {
-        Self {
-            progress: (0..partitions).map(|_| Mutex::default()).collect(),
-            inputs: (0..partitions).map(|_| ArcSwap::default()).collect(),
-            inputs_asked: AtomicU64::new(0),
-            inputs_answered: (0..partitions).map(|_| AtomicU64::new(0)).collect(),
-            changes: watch::Sender::new(0),
-        }
-    }
-
-    /// Where a partition stands.
-    pub fn progress(&self, partition: u32) -> Progress {
-        self.progress
-            .get(partition as usize)
-            .map(|progress| progress.lock().unwrap_or_else(PoisonError::into_inner).clone())
-            .unwrap_or_default()
-    }
-
-    /// Metrics seen by all partitions. Engines look through all their rows for this, so they do it when somebody asks;
-    /// a partition that does not answer in time is represented by what it said last.
-    pub async fn inputs(&self) -> Vec<Arc<InputsReport>> {
-        let mut changes = self.subscribe();
-        let question = self.inputs_asked.fetch_add(1, Ordering::Relaxed) + 1;
-        let answered = async {
-            while self.inputs_answered.iter().any(|answered| answered.load(Ordering::Acquire) < question) {
-                if changes.changed().await.is_err() {
-                    return;
-                }
-            }
-        };
-        let _ = tokio::time::timeout(INPUTS_WAIT, answered).await;
-        self.inputs.iter().map(ArcSwap::load_full).collect()
-    }
-
-    /// Answers the question for the inputs, if one is open.
-    fn answer_inputs(&self, partition: u32, engine: &Partition) {
-        let question = self.inputs_asked.load(Ordering::Relaxed);
-        let Some(answered) = self.inputs_answered.get(partition as usize) else { return };
-        if answered.load(Ordering::Relaxed) < question {
-            self.inputs[partition as usize].store(Arc::new(engine.inputs()));
-            answered.store(question, Ordering::Release);
-            self.changes.send_modify(|change| *change += 1);
-        }
-    }
-
-    /// The newest tick of any partition.
-    pub fn last_tick(&self) -> Option<Timestamp> {
-        (0..self.progress.len() as u32).filter_map(|partition| self.progress(partition).last_tick).max()
-    }
-
-    /// The epoch of every cell.
-    pub fn epochs(&self) -> BTreeMap<Arc<str>, i64> {
-        (0..self.progress.len() as u32).flat_map(|partition| self.progress(partition).epochs).collect()
-    }
-
-    /// Wakes at every change of any partition.
-    pub fn subscribe(&self) -> watch::Receiver<u64> {
-        self.changes.subscribe()
-    }
-
-    fn set(&self, partition: u32, progress: Progress) {
-        if let Some(held) = self.progress.get(partition as usize) {
-            *held.lock().unwrap_or_else(PoisonError::into_inner) = progress;
-        }
-        self.changes.send_modify(|change| *change += 1);
-    }
-}
-
-/// The threads of all partitions.
+/// The threads of the partitions that this process owns.
 pub struct Aggregator {
-    status: Arc<Status>,
+    shared: Arc<Shared>,
+    threads: Mutex<BTreeMap<u32, Running>>,
+}
+
+struct Running {
     stop: Arc<AtomicBool>,
-    threads: Vec<std::thread::JoinHandle<()>>,
+    thread: std::thread::JoinHandle<()>,
+}
+
+/// What all owners have in common.
+struct Shared {
+    log: Arc<dyn SampleLog>,
+    snapshots: Arc<dyn SnapshotLog>,
+    checkpoints: Arc<dyn CheckpointStore>,
+    publisher: Publisher,
+    options: AggregatorOptions,
+    sink: SnapshotSink,
+    metrics: Metrics,
+    status: Arc<Status>,
+    owned: watch::Sender<BTreeSet<u32>>,
 }
 
 impl Aggregator {
-    /// Starts a thread for every partition of the log. Returns once they run, not once they have caught up; see
-    /// [`Self::caught_up`].
+    /// An aggregator that owns nothing yet. `sink` is handed every snapshot, `published` every one that the snapshot log
+    /// has taken.
     ///
     /// # Errors
-    /// If a thread cannot be started or the log refuses a reader.
-    pub fn start(
+    /// If a thread cannot be started.
+    pub fn new(
         log: Arc<dyn SampleLog>,
         snapshots: Arc<dyn SnapshotLog>,
         checkpoints: Arc<dyn CheckpointStore>,
         options: AggregatorOptions,
         sink: SnapshotSink,
+        published: Option<SnapshotSink>,
         metrics: Metrics,
     ) -> Result<Self, StartError> {
-        let failed = |error: std::io::Error| StartError(format!("cannot start a thread: {error}"));
-        let publisher = Arc::new(Publisher::start(snapshots).map_err(failed)?);
-        let status = Arc::new(Status::new(log.partitions()));
-        let stop = Arc::new(AtomicBool::new(false));
-        let mut threads = Vec::new();
-        for partition in 0..log.partitions() {
-            let owner = Owner {
-                partition,
-                log: log.clone(),
-                checkpoints: checkpoints.clone(),
-                publisher: publisher.clone(),
-                options: options.clone(),
-                sink: sink.clone(),
-                metrics: metrics.clone(),
-                status: status.clone(),
-                stop: stop.clone(),
-            };
+        let publisher = Publisher::start(snapshots.clone(), published).map_err(StartError::thread)?;
+        let status = Arc::new(Status::local(log.partitions()));
+        let owned = watch::Sender::new(BTreeSet::new());
+        let shared = Shared { log, snapshots, checkpoints, publisher, options, sink, metrics, status, owned };
+        Ok(Self { shared: Arc::new(shared), threads: Mutex::default() })
+    }
+
+    /// Begins to own partitions. Returns once their threads run, not once they have caught up; see
+    /// [`Progress::caught_up`].
+    ///
+    /// # Errors
+    /// If a thread cannot be started.
+    pub fn own(&self, partitions: impl IntoIterator<Item = u32>) -> Result<(), StartError> {
+        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        for partition in partitions {
+            if threads.contains_key(&partition) || partition >= self.shared.log.partitions() {
+                continue;
+            }
+            let stop = Arc::new(AtomicBool::new(false));
+            let owner = Owner { partition, shared: self.shared.clone(), stop: stop.clone() };
             let thread = std::thread::Builder::new()
                 .name(format!("engine-{partition}"))
                 .spawn(move || owner.run())
-                .map_err(failed)?;
-            threads.push(thread);
+                .map_err(StartError::thread)?;
+            threads.insert(partition, Running { stop, thread });
         }
-        Ok(Self { status, stop, threads })
+        Ok(())
+    }
+
+    /// Ceases to own partitions: each writes a last checkpoint. Blocks until they have ended.
+    pub fn disown(&self, partitions: impl IntoIterator<Item = u32>) {
+        let ending: Vec<Running> = {
+            let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+            partitions.into_iter().filter_map(|partition| threads.remove(&partition)).collect()
+        };
+        for running in &ending {
+            running.stop.store(true, Ordering::Relaxed);
+        }
+        for running in ending {
+            if running.thread.join().is_err() {
+                tracing::error!("an engine thread had panicked");
+            }
+        }
     }
 
     /// What the engines tell.
     pub fn status(&self) -> Arc<Status> {
-        self.status.clone()
+        self.shared.status.clone()
     }
 
-    /// Waits until every partition has read what the log held when this was called.
-    pub async fn caught_up(&self, log: &dyn SampleLog) {
-        let ends: Vec<_> = (0..log.partitions()).map(|partition| log.end(partition)).collect();
-        let mut changes = self.status.subscribe();
-        while !ends.iter().enumerate().all(|(partition, end)| {
-            let progress = self.status.progress(partition as u32);
-            progress.position >= *end || progress.ended
-        }) {
+    /// The partitions that are owned, as it changes.
+    pub fn owned(&self) -> watch::Receiver<BTreeSet<u32>> {
+        self.shared.owned.subscribe()
+    }
+
+    /// Waits until every partition has read what the log held when its thread began.
+    pub async fn caught_up(&self) {
+        let mut changes = self.shared.status.subscribe();
+        while !(0..self.shared.log.partitions()).all(|partition| self.shared.status.progress(partition).caught_up) {
             if changes.changed().await.is_err() {
                 return;
             }
         }
     }
 
-    /// Stops the threads; each writes a last checkpoint. Blocks until they have ended.
-    pub fn stop(self) {
-        self.stop.store(true, Ordering::Relaxed);
-        for thread in self.threads {
-            if thread.join().is_err() {
-                tracing::error!("an engine thread had panicked");
-            }
-        }
+    /// Stops owning anything.
+    pub fn stop(&self) {
+        self.disown(0..self.shared.log.partitions());
     }
 }
 
 /// Owns the engine of a partition.
 struct Owner {
     partition: u32,
-    log: Arc<dyn SampleLog>,
-    checkpoints: Arc<dyn CheckpointStore>,
-    publisher: Arc<Publisher>,
-    options: AggregatorOptions,
-    sink: SnapshotSink,
-    metrics: Metrics,
-    status: Arc<Status>,
+    shared: Arc<Shared>,
     stop: Arc<AtomicBool>,
+}
+
+/// Why an owner ended.
+#[derive(PartialEq, Eq)]
+enum End {
+    /// It was told to.
+    Stopped,
+    /// Somebody else owns the partition.
+    Fenced,
 }
 
 impl Owner {
     fn run(self) {
+        while self.own() == End::Fenced {
+            // Whoever fenced us is the owner, unless the partition is given back to us; then we have it still.
+            tracing::warn!(partition = self.partition, "somebody else owns the partition; resting");
+            if !self.rest(FENCED_REST) {
+                return;
+            }
+        }
+    }
+
+    /// Rests; whether to go on.
+    fn rest(&self, time: Duration) -> bool {
+        let until = Instant::now() + time;
+        while Instant::now() < until && !self.stop.load(Ordering::Relaxed) {
+            std::thread::sleep(WAIT.min(until.saturating_duration_since(Instant::now())));
+        }
+        !self.stop.load(Ordering::Relaxed)
+    }
+
+    /// Keeps earlier owners out.
+    fn claim(&self) -> bool {
+        let Shared { checkpoints, snapshots, .. } = &*self.shared;
+        while !self.stop.load(Ordering::Relaxed) {
+            let claimed = checkpoints
+                .claim(self.partition)
+                .map_err(|error| error.to_string())
+                .and_then(|()| snapshots.claim(self.partition).map_err(|error| error.to_string()));
+            match claimed {
+                Ok(()) => return true,
+                Err(error) => {
+                    tracing::error!(partition = self.partition, error, "the partition cannot be claimed; trying again");
+                    self.rest(REST);
+                }
+            }
+        }
+        false
+    }
+
+    fn own(&self) -> End {
+        if !self.claim() {
+            return End::Stopped;
+        }
+        let claimed = Instant::now();
+        let owning = Owning { partition: self.partition, fence: Fence::default() };
+        self.shared.owned.send_if_modified(|owned| owned.insert(self.partition));
+        let end = self.follow(&owning, claimed);
+        self.shared.owned.send_if_modified(|owned| owned.remove(&self.partition));
+        self.shared.status.set(self.partition, Progress { caught_up: true, ..Progress::default() });
+        self.shared.snapshots.release(self.partition);
+        self.shared.checkpoints.release(self.partition);
+        end
+    }
+
+    fn follow(&self, owning: &Owning, claimed: Instant) -> End {
+        let Shared { log, checkpoints, options, metrics, status, publisher, .. } = &*self.shared;
+        let partition = self.partition;
+        let target = log.end(partition);
         let (mut engine, mut position) = self.restore();
-        let mut progress = Progress { position, ..Progress::default() };
-        self.describe(&engine, &mut progress);
-        self.status.set(self.partition, progress.clone());
+        let mut progress = Progress { position, owned: true, ..Progress::default() };
+        describe(&engine, &mut progress);
+        status.set(partition, progress.clone());
         let mut checkpointer = Checkpointer::new(
-            self.partition,
-            self.options.checkpoint_seconds,
-            self.checkpoints.clone(),
-            self.log.clone(),
+            partition,
+            options.checkpoint_seconds,
+            checkpoints.clone(),
+            log.clone(),
+            owning.fence.clone(),
         );
-        let mut reader = loop {
-            match self.log.reader(self.partition, position) {
-                Ok(reader) => break reader,
+        let Some(mut reader) = self.reader(&mut position) else {
+            checkpointer.abandon();
+            return End::Stopped;
+        };
+        progress.position = position;
+        let mut announced = None;
+        let mut inputs_announced = None;
+        while !self.stop.load(Ordering::Relaxed) && !owning.fence.is_raised() {
+            status.answer_inputs(partition, &engine);
+            if !progress.caught_up && progress.position >= target {
+                progress.caught_up = true;
+                status.set(partition, progress.clone());
+                tracing::info!(
+                    partition, position = %progress.position, seconds = claimed.elapsed().as_secs_f64(),
+                    "the engine has caught up with the log"
+                );
+            }
+            let next = match reader.try_next() {
+                Ok(None) => {
+                    if options.announce == Announce::Always && announced != Some(progress.position) {
+                        announced = Some(progress.position);
+                        publisher.note(note::PROGRESS, note::encode_progress(&progress), owning);
+                    }
+                    reader.next_blocking(WAIT)
+                }
+                next => next,
+            };
+            match next {
+                Ok(None) => {}
+                Ok(Some((at, record))) => {
+                    position = at.next();
+                    let ticked = self.apply(&mut engine, &record, position, owning);
+                    progress.position = position;
+                    describe(&engine, &mut progress);
+                    status.set(partition, progress.clone());
+                    if let Some(tick) = ticked {
+                        if options.announce != Announce::Never {
+                            announced = Some(position);
+                            publisher.note(note::PROGRESS, note::encode_progress(&progress), owning);
+                            if inputs_announced.is_none_or(|last| tick.seconds() - last >= INPUTS_SECONDS) {
+                                inputs_announced = Some(tick.seconds());
+                                publisher.note(note::INPUTS, note::encode_inputs(&engine.inputs()), owning);
+                            }
+                        }
+                        checkpointer.consider(tick, position, &engine, metrics);
+                    }
+                }
+                Err(ReadError::Damaged { from, to }) => {
+                    tracing::error!(partition, %from, %to, "records of the log are damaged and were skipped");
+                    metrics.damaged(partition, to.0.saturating_sub(from.0));
+                }
+                Err(ReadError::Unreadable { position, why }) => {
+                    tracing::error!(partition, %position, %why, "a record of the log cannot be understood");
+                    metrics.damaged(partition, 1);
+                }
+                Err(ReadError::Truncated { .. } | ReadError::BeyondEnd { .. }) => {
+                    let Some(again) = self.reader(&mut position) else { break };
+                    reader = again;
+                    progress.position = position;
+                }
+                Err(ReadError::Closed) => break,
+                Err(error) => {
+                    tracing::error!(partition, %error, "the log cannot be read; trying again");
+                    self.rest(REST);
+                }
+            }
+        }
+        if owning.fence.is_raised() {
+            checkpointer.abandon();
+            return End::Fenced;
+        }
+        publisher.flush();
+        checkpointer.finish(position, &engine, metrics);
+        End::Stopped
+    }
+
+    /// A reader where the engine stands, or where the log still is.
+    fn reader(&self, position: &mut Position) -> Option<Box<dyn LogReader>> {
+        while !self.stop.load(Ordering::Relaxed) {
+            match self.shared.log.reader(self.partition, *position) {
+                Ok(reader) => return Some(reader),
                 Err(ReadError::Truncated { wanted, oldest }) => {
                     tracing::error!(
                         partition = self.partition, %wanted, %oldest,
                         "the log no longer reaches back to the checkpoint; windows fill anew"
                     );
-                    position = oldest;
+                    *position = oldest;
                 }
                 Err(ReadError::BeyondEnd { wanted, end }) => {
                     tracing::error!(
                         partition = self.partition, %wanted, %end,
                         "the checkpoint knows records that the log has lost; going on at its end"
                     );
-                    position = end;
+                    *position = end;
                 }
-                Err(error) => {
+                Err(error @ (ReadError::NoSuchPartition { .. } | ReadError::Closed)) => {
                     tracing::error!(partition = self.partition, %error, "the partition cannot be read");
-                    self.status.set(self.partition, Progress { ended: true, ..progress });
-                    return;
+                    return None;
                 }
-            }
-        };
-        while !self.stop.load(Ordering::Relaxed) {
-            self.status.answer_inputs(self.partition, &engine);
-            match reader.next_blocking(WAIT) {
-                Ok(None) => {}
-                Ok(Some((at, record))) => {
-                    position = at.next();
-                    let ticked = self.apply(&mut engine, &record, position);
-                    progress.position = position;
-                    self.describe(&engine, &mut progress);
-                    self.status.set(self.partition, progress.clone());
-                    if let Some(tick) = ticked {
-                        checkpointer.consider(tick, position, &engine, &self.metrics);
-                    }
-                }
-                Err(ReadError::Damaged { from, to }) => {
-                    tracing::error!(partition = self.partition, %from, %to, "records of the log are damaged and were skipped");
-                    self.metrics.damaged(self.partition, to.0.saturating_sub(from.0));
-                }
-                Err(ReadError::Unreadable { position, why }) => {
-                    tracing::error!(partition = self.partition, %position, %why, "a record of the log cannot be understood");
-                    self.metrics.damaged(self.partition, 1);
-                }
-                Err(ReadError::Closed) => break,
                 Err(error) => {
-                    tracing::error!(partition = self.partition, %error, "the log cannot be read; trying again");
-                    std::thread::sleep(REST);
+                    tracing::error!(partition = self.partition, %error, "the partition cannot be read; trying again");
+                    self.rest(REST);
                 }
             }
         }
-        checkpointer.finish(position, &engine, &self.metrics);
-        self.status.set(self.partition, Progress { ended: true, ..progress });
+        None
     }
 
     /// The engine as of the newest checkpoint, and where to read on.
     fn restore(&self) -> (Partition, Position) {
-        let fresh = || (Partition::new(self.options.engine.clone()), self.log.oldest(self.partition));
-        let Some((position, bytes)) = self.checkpoints.newest(self.partition) else {
+        let fresh = || (Partition::new(self.shared.options.engine.clone()), self.shared.log.oldest(self.partition));
+        let Some((position, bytes)) = self.shared.checkpoints.newest(self.partition) else {
             return fresh();
         };
         let started = Instant::now();
-        match Partition::restore(self.options.engine.clone(), &bytes, |text| (self.options.compile)(text)) {
+        match Partition::restore(self.shared.options.engine.clone(), &bytes, |text| (self.shared.options.compile)(text))
+        {
             Ok(engine) => {
                 tracing::info!(
                     partition = self.partition, %position, bytes = bytes.len(),
@@ -330,21 +402,27 @@ impl Owner {
     }
 
     /// Lets a record take effect; returns the tick if it was one that counted.
-    fn apply(&self, engine: &mut Partition, record: &LogRecord, position: Position) -> Option<Timestamp> {
+    fn apply(
+        &self,
+        engine: &mut Partition,
+        record: &LogRecord,
+        position: Position,
+        owning: &Owning,
+    ) -> Option<Timestamp> {
         match record {
             LogRecord::Samples(batch) => engine.handle_samples(batch),
             LogRecord::Tick(tick) => {
                 let started = Instant::now();
                 let snapshots = engine.handle_tick(*tick)?;
                 for snapshot in snapshots {
-                    (self.sink)(&snapshot);
-                    self.metrics.published(&snapshot);
-                    self.publisher.publish(snapshot, self.partition, position);
+                    (self.shared.sink)(&snapshot);
+                    self.shared.metrics.published(&snapshot);
+                    self.shared.publisher.publish(snapshot, owning, position);
                 }
-                self.metrics.tick(self.partition, started.elapsed(), engine);
+                self.shared.metrics.tick(self.partition, started.elapsed(), engine);
                 return Some(*tick);
             }
-            LogRecord::Policy(text) => match (self.options.compile)(text) {
+            LogRecord::Policy(text) => match (self.shared.options.compile)(text) {
                 Ok(policy) => engine.handle_policy(Arc::new(policy)),
                 Err(error) => {
                     tracing::error!(partition = self.partition, %error, "a policy in the log is not understood; the one before stays");
@@ -358,16 +436,16 @@ impl Owner {
         }
         None
     }
+}
 
-    fn describe(&self, engine: &Partition, progress: &mut Progress) {
-        progress.last_tick = engine.last_tick();
-        progress.first_sample = engine.first_sample();
-        progress.reached_by_two = engine.reached_by_two();
-        if progress.policy.as_ref() != engine.policy_hash() {
-            progress.policy = engine.policy_hash().cloned();
-        }
-        if progress.last_tick.is_some() {
-            progress.epochs = engine.epochs();
-        }
+fn describe(engine: &Partition, progress: &mut Progress) {
+    progress.last_tick = engine.last_tick();
+    progress.first_sample = engine.first_sample();
+    progress.reached_by_two = engine.reached_by_two();
+    if progress.policy.as_ref() != engine.policy_hash() {
+        progress.policy = engine.policy_hash().cloned();
+    }
+    if progress.last_tick.is_some() {
+        progress.epochs = engine.epochs();
     }
 }

@@ -1,5 +1,11 @@
-//! The wall clock's only way into the engines: a tick appended to every partition at every boundary.
+//! The wall clock's only way into the engines: a tick appended at every boundary to every partition that this process
+//! owns.
+//!
+//! A partition that has just come here gets the present tick at once: how long nobody owned it should show in a gap of
+//! ticks, and its servers should not wait for the next boundary on top of it. Ticks do not wait for an engine that still
+//! reads a backlog; they lie behind it in the log.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,12 +16,26 @@ use tokio::sync::watch;
 /// What time it is. The one real implementation lies in the executable.
 pub type Now = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
+/// The partitions that a process owns, as it changes.
+pub type Owned = watch::Receiver<BTreeSet<u32>>;
+
 /// Appends ticks until `shutdown` turns true. A tick that the log does not take is not made up for: the snapshot then
 /// is stale, and says so, and the next boundary is tried again.
-pub async fn run(log: Arc<dyn SampleLog>, now: Now, tick_seconds: i64, mut shutdown: watch::Receiver<bool>) {
+pub async fn run(
+    log: Arc<dyn SampleLog>,
+    mut owned: Owned,
+    now: Now,
+    tick_seconds: i64,
+    mut shutdown: watch::Receiver<bool>,
+) {
+    let mut ticked: BTreeSet<u32> = BTreeSet::new();
     loop {
         let boundary = now().floor_to(tick_seconds).plus_seconds(tick_seconds);
         loop {
+            let held = owned.borrow_and_update().clone();
+            let new: Vec<u32> = held.difference(&ticked).copied().collect();
+            ticked = held;
+            append(&*log, new, now().floor_to(tick_seconds)).await;
             let left_ns = boundary.0.saturating_sub(now().0);
             if left_ns <= 0 {
                 break;
@@ -24,17 +44,22 @@ pub async fn run(log: Arc<dyn SampleLog>, now: Now, tick_seconds: i64, mut shutd
             let nap = Duration::from_nanos(left_ns.unsigned_abs()).min(Duration::from_secs(1));
             tokio::select! {
                 () = tokio::time::sleep(nap) => {}
+                changed = owned.changed() => if changed.is_err() { return },
                 _ = shutdown.wait_for(|stop| *stop) => return,
             }
         }
         // The clock may have jumped over several boundaries: the newest is the one that counts.
         let tick = now().floor_to(tick_seconds).max(boundary);
-        let appends: Vec<_> =
-            (0..log.partitions()).map(|partition| log.append(partition, Arc::new(LogRecord::Tick(tick)))).collect();
-        for append in appends {
-            if let Err(error) = append.await {
-                tracing::error!(%error, epoch = tick.seconds(), "a tick was not appended; snapshots go stale");
-            }
+        append(&*log, ticked.iter().copied().collect(), tick).await;
+    }
+}
+
+async fn append(log: &dyn SampleLog, partitions: Vec<u32>, tick: Timestamp) {
+    let appends: Vec<_> =
+        partitions.into_iter().map(|partition| log.append(partition, Arc::new(LogRecord::Tick(tick)))).collect();
+    for append in appends {
+        if let Err(error) = append.await {
+            tracing::error!(%error, epoch = tick.seconds(), "a tick was not appended; snapshots go stale");
         }
     }
 }

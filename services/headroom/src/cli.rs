@@ -90,9 +90,9 @@ pub(crate) struct ServeArgs {
     /// Seconds from tick to tick, 1 to 60 [default: 10]
     #[arg(long, value_name = "SECONDS")]
     pub(crate) tick: Option<u32>,
-    /// Which roles to run
-    #[arg(long, value_enum, default_value = "all")]
-    pub(crate) role: RoleArg,
+    /// Which roles to run in this process (repeatable, or separated by commas); apart, they need log.backend: kafka
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "all")]
+    pub(crate) role: Vec<RoleArg>,
 }
 
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,6 +121,14 @@ pub(crate) enum RoleArg {
     /// All roles in this process, nothing else needed
     #[default]
     All,
+    /// Takes OTLP and appends to the log
+    OtlpIngestor,
+    /// Reads the topics of kafka.sources and appends to the log
+    KafkaIngestor,
+    /// Runs the engines of the partitions that it shares with others
+    Aggregator,
+    /// Answers questions and takes commands
+    HealthApi,
 }
 
 #[derive(Args, Debug)]

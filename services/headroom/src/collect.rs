@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use headroom_aggregator::Status;
 use headroom_log::SampleLog;
-use headroom_log::disk::{DiskSampleLog, DiskSnapshotLog};
+use headroom_log::disk::DiskSnapshotLog;
 use headroom_model::Timestamp;
 use headroom_read_model::ReadModel;
 use headroom_telemetry::{Telemetry, catalog};
@@ -14,11 +14,11 @@ use headroom_telemetry::{Telemetry, catalog};
 use crate::clock;
 
 /// Publishes what the sample log and the snapshot log count.
-pub(crate) fn log_stats(telemetry: &Telemetry, log: &Arc<DiskSampleLog>, snapshots: &Arc<DiskSnapshotLog>) {
+pub(crate) fn log_stats(telemetry: &Telemetry, log: &Arc<dyn SampleLog>, snapshots: Option<&Arc<DiskSnapshotLog>>) {
     // Weak, or the hook would keep the data directory open after the service has stopped.
-    let (log, snapshots) = (Arc::downgrade(log), Arc::downgrade(snapshots));
+    let (log, snapshots) = (Arc::downgrade(log), snapshots.map(Arc::downgrade));
     telemetry.on_collect(move |telemetry| {
-        let (Some(log), Some(snapshots)) = (log.upgrade(), snapshots.upgrade()) else { return };
+        let Some(log) = log.upgrade() else { return };
         for partition in 0..log.partitions() {
             let Some(stats) = log.stats(partition) else { continue };
             let number = partition.to_string();
@@ -53,6 +53,7 @@ pub(crate) fn log_stats(telemetry: &Telemetry, log: &Arc<DiskSampleLog>, snapsho
                 telemetry.counter(&catalog::LOG_TAIL_READS, [&number, outcome]).set_total(value);
             }
         }
+        let Some(snapshots) = snapshots.as_ref().and_then(std::sync::Weak::upgrade) else { return };
         let stats = snapshots.stats();
         for (outcome, value) in
             [("written", stats.written.get()), ("failed", stats.failed.get()), ("damaged", stats.damaged.get())]
@@ -64,12 +65,13 @@ pub(crate) fn log_stats(telemetry: &Telemetry, log: &Arc<DiskSampleLog>, snapsho
 
 /// Publishes how far the engines are behind the log. Whoever waits for them reads this, so it is of the moment that it
 /// is asked for, not of the last tick.
-pub(crate) fn lag(telemetry: &Telemetry, log: &Arc<DiskSampleLog>, status: &Arc<Status>) {
+pub(crate) fn lag(telemetry: &Telemetry, log: &Arc<dyn SampleLog>, status: &Arc<Status>) {
     let (log, status) = (Arc::downgrade(log), Arc::downgrade(status));
     telemetry.on_collect(move |telemetry| {
         let (Some(log), Some(status)) = (log.upgrade(), status.upgrade()) else { return };
         for partition in 0..log.partitions() {
-            let behind = log.end(partition).0.saturating_sub(status.progress(partition).position.0);
+            let progress = status.progress(partition);
+            let behind = if progress.owned { log.end(partition).0.saturating_sub(progress.position.0) } else { 0 };
             telemetry.gauge(&catalog::ENGINE_LAG, [&partition.to_string()]).set(behind as f64);
         }
     });

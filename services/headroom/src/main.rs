@@ -3,14 +3,19 @@
 #![forbid(unsafe_code)]
 
 mod app;
+mod backend;
 mod cli;
 mod client;
 mod clock;
 mod collect;
 mod commands;
 mod configuration;
+mod engines;
+mod follow;
 mod output;
 mod pools;
+mod roles;
+mod settings;
 mod sources;
 mod watcher;
 

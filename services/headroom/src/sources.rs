@@ -14,7 +14,7 @@ use headroom_kafka_ingestor::{Source, Sources};
 use headroom_log::SampleLog;
 use headroom_telemetry::Telemetry;
 
-use crate::app;
+use crate::settings;
 
 /// Starts the readers of `kafka.sources`.
 ///
@@ -39,7 +39,7 @@ fn source(config: &Config, at: usize, section: &KafkaSource) -> Result<Source, S
     } else {
         connection(&path, &section.brokers, section.tls.as_ref(), section.sasl.as_ref())?
     };
-    let identity = section.identity.as_ref().map(|own| app::identity(own, &format!("{path}.identity")));
+    let identity = section.identity.as_ref().map(|own| settings::identity(own, &format!("{path}.identity")));
     Ok(Source {
         options: SourceOptions {
             name: section.name.clone(),
@@ -64,7 +64,7 @@ fn source(config: &Config, at: usize, section: &KafkaSource) -> Result<Source, S
             SourceEncoding::Json => Some(MessageEncoding::Json),
             SourceEncoding::Arrow => Some(MessageEncoding::Arrow),
         },
-        identity: identity.unwrap_or_else(|| app::identity(&config.identity, "identity"))?,
+        identity: identity.unwrap_or_else(|| settings::identity(&config.identity, "identity"))?,
         limits: IngestLimits::default(),
         readers: section.readers,
     })

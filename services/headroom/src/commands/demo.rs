@@ -20,6 +20,7 @@ use crate::app::App;
 use crate::cli::{ConfigurationArgs, DemoArgs, exit};
 use crate::client::{Client, ClientError};
 use crate::commands::top::{number, text};
+use crate::roles::Roles;
 use crate::{clock, configuration, output};
 
 /// Seconds between two reports of a server, and between two ticks.
@@ -76,7 +77,7 @@ async fn tell(args: &DemoArgs, directory: &PathBuf) -> Result<(), String> {
         .map_err(|error| error.to_string())?;
     let telemetry = Telemetry::new(TelemetryOptions::default());
     telemetry.watch_process();
-    let app = App::start(&loaded.config, &directory.join("data"), telemetry).await?;
+    let app = App::start(&loaded.config, Roles::all(), &directory.join("data"), telemetry).await?;
     let story = play(args, &app).await;
     app.stop().await;
     story

@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 
 use crate::app::{self, App};
 use crate::cli::{ServeArgs, exit};
+use crate::roles::Roles;
 use crate::{configuration, output, watcher};
 
 /// How long exporting the last of our telemetry may hold up the end.
@@ -24,7 +25,7 @@ pub(crate) async fn run(args: ServeArgs) -> u8 {
             return exit::FAILED;
         }
     };
-    match serve(&loaded.config).await {
+    match serve(&loaded.config, Roles::of(&args.role)).await {
         Ok(()) => exit::OK,
         Err(why) => {
             output::complain(&why);
@@ -69,10 +70,10 @@ pub(crate) fn log_settings(config: &Config) -> LogSettings {
     LogSettings { level: level.to_owned(), format }
 }
 
-async fn serve(config: &Config) -> Result<(), String> {
+async fn serve(config: &Config, roles: Roles) -> Result<(), String> {
     let telemetry = Telemetry::new(TelemetryOptions { server_series_max: config.telemetry.server_series_max });
     telemetry.watch_process();
-    telemetry.gauge(&catalog::BUILD_INFO, [env!("CARGO_PKG_VERSION"), "unknown", "all"]).set(1.0);
+    telemetry.gauge(&catalog::BUILD_INFO, [env!("CARGO_PKG_VERSION"), "unknown", &roles.to_string()]).set(1.0);
     let settings = OtelSettings::read(|name| std::env::var(name).ok());
     let exporters = otel::start(&settings, &telemetry).map_err(|error| error.to_string())?;
     logs::init(&log_settings(config), exporters.tracer()).map_err(|error| error.to_string())?;
@@ -80,11 +81,11 @@ async fn serve(config: &Config) -> Result<(), String> {
         tracing::warn!(problem, "an OTEL_ variable cannot be followed");
     }
     let data_dir = configuration::data_dir(config)?;
-    let app = App::start(config, &data_dir, telemetry).await?;
+    let app = App::start(config, roles, &data_dir, telemetry).await?;
     let addresses = app.addresses;
     tracing::info!(
         otlp_grpc = %addresses.otlp_grpc, otlp_http = %addresses.otlp_http, http = %addresses.http,
-        data_dir = %data_dir.display(), "serving"
+        data_dir = %data_dir.display(), %roles, "serving"
     );
     let scheme = if app.access().has_tls() { "https" } else { "http" };
     tracing::info!(

@@ -1,0 +1,164 @@
+//! What an owner announces beside its snapshots, as bytes and back.
+
+use std::sync::Arc;
+
+use headroom_engine::{InputsReport, SeenMetric};
+use headroom_log::Position;
+use headroom_model::codec::{DecodeError, Decoder, Encoder};
+use headroom_model::{SeriesKind, Timestamp};
+
+use crate::status::Progress;
+
+/// Name of the note that says where a partition stands.
+pub(crate) const PROGRESS: &str = "progress";
+
+/// Name of the note that says which metrics were seen.
+pub(crate) const INPUTS: &str = "inputs";
+
+/// The version written in front of every note.
+const VERSION: u8 = 1;
+
+fn put_time(out: &mut Encoder, time: Option<Timestamp>) {
+    out.put_bool(time.is_some());
+    out.put_i64(time.unwrap_or_default().0);
+}
+
+fn get_time(input: &mut Decoder<'_>) -> Result<Option<Timestamp>, DecodeError> {
+    let known = input.get_bool()?;
+    let time = Timestamp(input.get_i64()?);
+    Ok(known.then_some(time))
+}
+
+fn versioned(bytes: &[u8]) -> Result<Decoder<'_>, DecodeError> {
+    let mut input = Decoder::new(bytes);
+    if input.get_u8()? != VERSION {
+        return Err(DecodeError { what: "version of a note (written by a newer headroom?)", at: 0 });
+    }
+    Ok(input)
+}
+
+pub(crate) fn encode_progress(progress: &Progress) -> Vec<u8> {
+    let mut out = Encoder::default();
+    out.put_u8(VERSION);
+    out.put_u64(progress.position.0);
+    put_time(&mut out, progress.last_tick);
+    put_time(&mut out, progress.first_sample);
+    put_time(&mut out, progress.reached_by_two);
+    out.put_bool(progress.policy.is_some());
+    out.put_str(progress.policy.as_deref().unwrap_or(""));
+    out.put_u32(progress.epochs.len() as u32);
+    for (cell, epoch) in &progress.epochs {
+        out.put_str(cell);
+        out.put_i64(*epoch);
+    }
+    out.put_bool(progress.owned);
+    out.put_bool(progress.caught_up);
+    out.bytes
+}
+
+pub(crate) fn decode_progress(bytes: &[u8]) -> Result<Progress, DecodeError> {
+    let mut input = versioned(bytes)?;
+    let position = Position(input.get_u64()?);
+    let last_tick = get_time(&mut input)?;
+    let first_sample = get_time(&mut input)?;
+    let reached_by_two = get_time(&mut input)?;
+    let has_policy = input.get_bool()?;
+    let policy: Arc<str> = input.get_str()?.into();
+    let epochs = (0..input.get_length(12, "epochs")?)
+        .map(|_| Ok((Arc::from(input.get_str()?), input.get_i64()?)))
+        .collect::<Result<_, DecodeError>>()?;
+    let progress = Progress {
+        position,
+        last_tick,
+        first_sample,
+        reached_by_two,
+        policy: has_policy.then_some(policy),
+        epochs,
+        owned: input.get_bool()?,
+        caught_up: input.get_bool()?,
+    };
+    input.finish()?;
+    Ok(progress)
+}
+
+pub(crate) fn encode_inputs(report: &InputsReport) -> Vec<u8> {
+    let mut out = Encoder::default();
+    out.put_u8(VERSION);
+    out.put_u64(report.left_off as u64);
+    out.put_u32(report.metrics.len() as u32);
+    for seen in &report.metrics {
+        out.put_str(&seen.metric);
+        out.put_str(&seen.unit);
+        out.put_u8(seen.kind as u8);
+        out.put_pairs(&seen.inputs);
+        out.put_strs(&seen.senders);
+        out.put_u64(seen.points);
+        out.put_u32(seen.series);
+        out.put_u32(seen.resources_min);
+        out.put_pairs(&seen.example);
+    }
+    out.bytes
+}
+
+pub(crate) fn decode_inputs(bytes: &[u8]) -> Result<InputsReport, DecodeError> {
+    let mut input = versioned(bytes)?;
+    let left_off = usize::try_from(input.get_u64()?).unwrap_or(usize::MAX);
+    let metrics = (0..input.get_length(29, "metrics")?)
+        .map(|_| {
+            Ok(SeenMetric {
+                metric: input.get_str()?.into(),
+                unit: input.get_str()?.into(),
+                kind: SeriesKind::from_u8(input.get_u8()?).ok_or_else(|| input.error("kind of series"))?,
+                inputs: input.get_pairs()?,
+                senders: input.get_strs()?,
+                points: input.get_u64()?,
+                series: input.get_u32()?,
+                resources_min: input.get_u32()?,
+                example: input.get_pairs()?.into(),
+            })
+        })
+        .collect::<Result<_, DecodeError>>()?;
+    input.finish()?;
+    Ok(InputsReport { metrics, left_off })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn notes_come_back_as_they_were() {
+        for progress in [
+            Progress::default(),
+            Progress {
+                position: Position(7),
+                last_tick: Some(Timestamp(10)),
+                first_sample: Some(Timestamp(-1)),
+                reached_by_two: Some(Timestamp(9)),
+                policy: Some("b1946ac9".into()),
+                epochs: [("eu-1".into(), 10), ("".into(), -10)].into(),
+                owned: true,
+                caught_up: true,
+            },
+        ] {
+            let bytes = encode_progress(&progress);
+            assert_eq!(decode_progress(&bytes), Ok(progress));
+            assert!(decode_progress(&bytes[1..]).is_err());
+        }
+        let report = InputsReport {
+            metrics: vec![SeenMetric {
+                metric: "system.cpu.time".into(),
+                unit: "s".into(),
+                kind: SeriesKind::Gauge,
+                inputs: vec![("cpu_busy".into(), "otel".into())],
+                senders: vec!["collector".into()],
+                points: 5,
+                series: 2,
+                resources_min: 1,
+                example: [("cpu".into(), "0".into())].into(),
+            }],
+            left_off: 3,
+        };
+        assert_eq!(decode_inputs(&encode_inputs(&report)), Ok(report));
+    }
+}

@@ -1,0 +1,80 @@
+//! How what the engines publish comes to the readers of this process.
+//!
+//! In the embedded service engines hand their snapshots over ([`engines`](crate::engines)), and only what an earlier run
+//! published is read here. On a cluster every reader follows the snapshot topic, also in the process whose engine wrote
+//! it: so all replicas answer the same, and what is readable is safe.
+
+use std::sync::Arc;
+
+use headroom_aggregator::Status;
+use headroom_log::{SnapshotRecord, Subscription};
+use headroom_model::CellSnapshot;
+use headroom_read_model::ReadModel;
+
+use crate::backend::Ports;
+use crate::engines::Engines;
+
+/// Fills the read model with what was published last, and keeps it up on a cluster. Answers where the engines' status
+/// is told.
+pub(crate) fn start(ports: &Ports, engines: Option<&Engines>, read_model: &Arc<ReadModel>) -> Arc<Status> {
+    if let Some(snapshots) = &ports.snapshots {
+        for cell in snapshots.cells() {
+            if let Some(record) = snapshots.latest(&cell)
+                && let Err(error) = read_model.restore(&record.content)
+            {
+                tracing::error!(cell = &*cell, %error, "the last snapshot cannot be read; the cell is unknown until its engine ticks");
+            }
+        }
+    }
+    let remote = || Arc::new(Status::remote(ports.log.partitions()));
+    match (&ports.kafka, engines) {
+        (Some(kafka), _) => {
+            let status = remote();
+            if let Some(log) = &kafka.snapshots {
+                let (snapshots, notes) = (headroom_log::SnapshotLog::subscribe(&**log), log.notes());
+                tokio::spawn(run(snapshots, notes, read_model.clone(), status.clone()));
+            }
+            status
+        }
+        (None, Some(engines)) => engines.status(),
+        (None, None) => remote(),
+    }
+}
+
+/// Ends when the log is gone.
+async fn run(mut snapshots: Subscription, mut notes: Subscription, read_model: Arc<ReadModel>, status: Arc<Status>) {
+    loop {
+        let told = tokio::select! {
+            changes = snapshots.changed() => match changes {
+                Some(changes) => {
+                    apply(changes, &read_model);
+                    continue;
+                }
+                None => return,
+            },
+            told = notes.changed() => match told {
+                Some(told) => told,
+                None => return,
+            },
+        };
+        // A note speaks of the snapshots before it, so those first.
+        apply(snapshots.try_changed(), &read_model);
+        for (name, note) in told {
+            if let Err(error) = status.take_note(&name, &note.content) {
+                tracing::error!(name = &*name, %error, "what an owner announces cannot be understood");
+            }
+        }
+    }
+}
+
+fn apply(changes: Vec<(Arc<str>, SnapshotRecord)>, read_model: &ReadModel) {
+    for (cell, record) in changes {
+        // Decoding a large cell takes as long as a disk does.
+        let decoded = tokio::task::block_in_place(|| {
+            CellSnapshot::decode(&record.content).map(|snapshot| read_model.apply(snapshot))
+        });
+        if let Err(error) = decoded {
+            tracing::error!(cell = &*cell, %error, "a snapshot cannot be read; the cell keeps the one before and goes stale");
+        }
+    }
+}
