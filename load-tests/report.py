@@ -48,6 +48,13 @@ def bars(report):
     if versus:
         rows.append(("end to end ÷ VictoriaMetrics stream aggregation, in turn, median of 3", "≥ 10 (OTLP → windows)",
                      f"{versus['ratio']:.1f}", far(versus["ratio"], 10)))
+    for run in of(report, "kafka") or []:
+        if run["durability"] != "synced":
+            continue
+        key, unit, bar = {"otlp_proto": ("pointsPerCpuSecond", "points", 5e6), "arrow": ("pointsPerCpuSecond", "points", 25e6),
+                          "json": ("recordsPerCpuSecond", "records of 20 counters", 400e3)}[run["encoding"]]
+        rows.append((f"Kafka, {run['encoding']}, end to end, log synced", f"≥ {bar / 1e6:g} M {unit}/CPU-s",
+                     million(run[key]), far(run[key], bar)))
     tick = of(report, "tick")
     if tick:
         rows.append(("tick, 100 k servers × 20 signals, CPU", "≤ 40 ms", f"{tick['cpuSecondsMedian'] * 1e3:.0f} ms",
@@ -106,6 +113,17 @@ def throughput(report):
         rows.append((f"{run['peer']}, {run['transport']}", million(run["pointsPerCpuSecond"]), million(run["pointsPerSecond"]),
                      million(run["points"]), mebi(run["rssBytes"]), note))
     return table(rows, ("Server", "points per CPU-s", "points/s (one core)", "points", "resident", "")) if rows else ""
+
+
+def kafka(report):
+    rows = []
+    for run in of(report, "kafka") or []:
+        rows.append((f"{run['encoding']}, log {run['durability']}", million(run["pointsPerCpuSecond"]),
+                     f"{run['recordsPerCpuSecond'] / 1e3:.0f} k", f"{run['bytesPerRecord']:.0f} B", million(run["points"]),
+                     f"{run['wallSeconds']:.1f} s", mebi(run["peakRssBytes"]),
+                     ", ".join(f"{name} {value / 1e6:.2f} M" for name, value in run["outcomes"].items())))
+    head = ("Records", "points per CPU-s", "records per CPU-s", "a record", "points", "wall", "peak memory", "in the engine")
+    return table(rows, head) if rows else ""
 
 
 def versus(report):
@@ -173,7 +191,8 @@ def main():
     report = json.loads(path.read_text())
     notes = path.with_suffix(".notes.md")
     parts = [f"# Load report of {path.stem}", "", notes.read_text().strip() if notes.exists() else "", ""]
-    sections = (("Bars", bars), ("Throughput", throughput), ("In turn with the nearest peer", versus), ("Ticks and memory", ticks),
+    sections = (("Bars", bars), ("Throughput", throughput), ("Kafka, a backlog read to its end", kafka),
+                ("In turn with the nearest peer", versus), ("Ticks and memory", ticks),
                 ("Point reads", reading), ("Push, crash, start", rest))
     for title, section in sections:
         text = section(report)

@@ -4,6 +4,7 @@ import hashlib
 import http.client
 import os
 import secrets
+import socket
 import ssl
 import subprocess
 import time
@@ -11,7 +12,7 @@ import time
 import otlp
 import pytest
 from certificates import Authority
-from headroom import CACHE, EXECUTABLE, ROOT, wait_until
+from headroom import CACHE, EXECUTABLE, ROOT, free_ports, request, wait_until
 
 SCOPES = ("ingest", "read", "operate", "admin")
 
@@ -191,6 +192,21 @@ def test_operators_come_by_certificate_and_are_the_owners_of_what_they_do(secure
     for scope, status in (("read", 403), ("ingest", 403), ("operate", 202), ("admin", 202)):
         answer = secured.service.post("/v1/mode", {"mode": "observe", "owner": "me", "reason": "x"}, secured.bearer(scope))
         assert answer.status == status, (scope, answer)
+
+
+def test_operators_have_a_way_in_that_readers_cannot_block(service):
+    port = free_ports(1)[0]
+    headroom = service("--set", "http.connections_max=1", "--set", f"http.operator_listen=127.0.0.1:{port}")
+    # The readers' listener takes one connection, and a stream keeps it.
+    host, reader_port = headroom.api.split("//")[1].split(":")
+    with socket.create_connection((host, int(reader_port)), timeout=10) as holder:
+        holder.sendall(b"GET /v1/watch HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert holder.recv(12) == b"HTTP/1.1 200", "a stream that holds the only place"
+        with pytest.raises(OSError):
+            request("GET", headroom.api + "/livez", timeout=1)
+        headroom.api = f"http://127.0.0.1:{port}"
+        answer = headroom.post("/v1/mode", {"mode": "off", "owner": "me", "reason": "a drill"})
+        assert answer.status == 202, answer
 
 
 def test_commands_show_their_credentials_and_nothing_shows_a_token(secured):

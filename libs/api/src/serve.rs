@@ -29,8 +29,9 @@ const DRAIN: Duration = Duration::from_secs(5);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves until `shutdown` is cancelled, then lets running requests end. Streams end by themselves when the token that
-/// the `ApiState` holds is cancelled too.
+/// the `ApiState` holds is cancelled too. `name` is the listener's in metrics.
 pub async fn serve(
+    name: &'static str,
     listener: TcpListener,
     router: Router,
     access: Access,
@@ -73,7 +74,7 @@ pub async fn serve(
         tokio::spawn(async move {
             let _place = place;
             let shaken = tokio::select! {
-                shaken = access.accept("http", stream, from.ip(), &handshakes) => shaken,
+                shaken = access.accept(name, stream, from.ip(), &handshakes) => shaken,
                 () = shutdown.cancelled() => return,
             };
             let Ok((stream, peer)) = shaken else { return };

@@ -163,6 +163,7 @@ async fn pages_and_probes_are_for_everybody_and_metrics_for_readers() {
     assert_eq!(ask(&service, &Method::PUT, "/v1/mode", None).await.status.as_u16(), 405);
     let described: Value = ask(&service, &Method::GET, "/openapi.json", None).await.json();
     assert_eq!(described["paths"]["/v1/mode"]["post"]["security"][0]["bearer"][0], "operate");
+    assert!(ask(&service, &Method::GET, "/", None).await.text().contains("Authorization: Bearer $TOKEN"));
 
     let open = |security: &mut SecuritySection| security.open_metrics = true;
     for (access, without) in [(callers.access(|_| {}), 401), (callers.access(open), 200), (Access::default(), 200)] {
@@ -190,6 +191,7 @@ async fn without_callers_the_description_says_nothing_of_credentials() {
     let service = Service::new();
     let described = service.get("/openapi.json").await.json();
     assert_eq!(described["paths"]["/v1/mode"]["post"]["security"], Value::Null);
+    assert!(!service.get("/").await.text().contains("Authorization"));
     assert_eq!(service.get("/v1/cells").await.status.as_u16(), 200);
 }
 

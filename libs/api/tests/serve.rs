@@ -19,7 +19,7 @@ async fn a_shutdown_ends_open_streams_and_then_the_listener() {
     let limits = ApiLimits::default();
     let server = {
         let (router, shutdown) = (service.router.clone(), service.shutdown.clone());
-        tokio::spawn(async move { serve(listener, router, Access::default(), &limits, shutdown).await })
+        tokio::spawn(async move { serve("http", listener, router, Access::default(), &limits, shutdown).await })
     };
     let mut stream = BufReader::new(TcpStream::connect(address).await.expect("the service listens"));
     stream.write_all(b"GET /v1/watch HTTP/1.1\r\nHost: x\r\n\r\n").await.expect("the request is taken");

@@ -122,10 +122,12 @@ impl Config {
     fn contradictions(&self, tree: &Tree) -> Vec<Problem> {
         let mut problems = Vec::new();
         let listeners = [
-            ("http.listen", &self.http.listen),
-            ("otlp.grpc_listen", &self.otlp.grpc_listen),
-            ("otlp.http_listen", &self.otlp.http_listen),
+            ("http.listen", Some(&self.http.listen)),
+            ("http.operator_listen", self.http.operator_listen.as_ref()),
+            ("otlp.grpc_listen", Some(&self.otlp.grpc_listen)),
+            ("otlp.http_listen", Some(&self.otlp.http_listen)),
         ];
+        let listeners = listeners.into_iter().filter_map(|(path, text)| Some((path, text?)));
         let mut complain = |path: &str, message: String, suggestion: Option<&str>| {
             let keys: Vec<&str> = path.split('.').collect();
             problems.push(Problem::new(tree.origin_of(&keys), message).suggesting(suggestion.map(String::from)));

@@ -40,6 +40,10 @@ pub struct Config {
 pub struct HttpSection {
     /// Address and port.
     pub listen: String,
+    /// Address and port of a second listener for operators, with connections and threads of its own: the same routes,
+    /// out of reach of any flood on the first. None by default.
+    #[schemars(length(min = 1))]
+    pub operator_listen: Option<String>,
     /// Connections at once.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub connections_max: usize,
@@ -53,7 +57,13 @@ pub struct HttpSection {
 
 impl Default for HttpSection {
     fn default() -> Self {
-        Self { listen: "127.0.0.1:8080".into(), connections_max: 20_000, watchers_max: 10_000, body_bytes_max: 4 << 20 }
+        Self {
+            listen: "127.0.0.1:8080".into(),
+            operator_listen: None,
+            connections_max: 20_000,
+            watchers_max: 10_000,
+            body_bytes_max: 4 << 20,
+        }
     }
 }
 

@@ -184,7 +184,7 @@ fn a_listener_beyond_loopback_needs_authentication_and_encryption() {
         (format!("tls: {{{tls}, client_ca_file: a, client_auth: required}}"), true),
         ("allow_insecure_bind: true".to_owned(), true),
     ] {
-        for listener in ["http: {listen", "otlp: {grpc_listen", "otlp: {http_listen"] {
+        for listener in ["http: {listen", "http: {operator_listen", "otlp: {grpc_listen", "otlp: {http_listen"] {
             for (address, is_exposed) in [("127.0.0.1:1", false), ("'[::1]:1'", false), ("192.0.2.1:1", true)] {
                 let file = format!("{listener}: {address}}}\nsecurity: {{{security}}}\n");
                 let loaded = Config::load(&args(&file, &[], &[]));

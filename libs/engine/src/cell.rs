@@ -1,5 +1,6 @@
 //! One cell: registry, windows, signals, health and throttle, and the order in which a tick runs through them.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use headroom_expr::ExprState;
@@ -13,7 +14,8 @@ use headroom_model::time::NANOS_PER_SECOND;
 use headroom_model::{CellSnapshot, SampleBatch, Timestamp};
 use headroom_throttle::{AckTable, Step, ThrottleState};
 use headroom_window::{
-    InputsReport, NEVER_NS, ResourceId, WindowBatch, WindowConfig, WindowCounters, WindowLimits, WindowStore,
+    InputColumns, InputsReport, NEVER_NS, ResourceId, WindowBatch, WindowConfig, WindowCounters, WindowLimits,
+    WindowStore,
 };
 
 use crate::compiled::CompiledPolicy;
@@ -89,11 +91,14 @@ pub(crate) struct Cell {
     last_tick: Option<Timestamp>,
     /// The earliest sample, until the first tick.
     first_sample_ns: Option<i64>,
-    /// Per slot: the server's rule. Recomputed with the policy and where servers change.
-    rules: Vec<u16>,
-    rules_generation: Option<u64>,
+    /// What is known of the servers. What does not change from tick to tick is recomputed only with the policy and where
+    /// servers change: as of this generation of the registry.
+    servers: ServerFrame,
+    servers_generation: Option<u64>,
     /// The table of names as of a generation of the registry, shared by the snapshots since.
     table: Option<(u64, Arc<ServerTable>)>,
+    /// The last two snapshots: what the older one takes is written anew once its readers are gone.
+    published: VecDeque<Arc<CellSnapshot>>,
 }
 
 impl Cell {
@@ -118,9 +123,10 @@ impl Cell {
             learning_since: None,
             last_tick: None,
             first_sample_ns: None,
-            rules: Vec::new(),
-            rules_generation: None,
+            servers: ServerFrame::default(),
+            servers_generation: None,
             table: None,
+            published: VecDeque::new(),
         }
     }
 
@@ -139,7 +145,7 @@ impl Cell {
             self.acks = AckTable::new(compiled.policy.classes.len());
         }
         self.compiled = compiled.clone();
-        self.rules_generation = None;
+        self.servers_generation = None;
         self.table = None;
     }
 
@@ -219,8 +225,8 @@ impl Cell {
 
         let left_at = tick.plus_seconds(-policy.health.leave_seconds);
         let leaving: Vec<u32> = (0..slots)
-            .filter(|slot| self.registry.server(*slot).is_some())
-            .filter(|slot| self.newest(&batch, *slot) < left_at)
+            .filter(|slot| batch.servers.last_sample_ns[*slot] < left_at.0)
+            .filter(|slot| self.registry.server(*slot).is_some() && self.newest(&batch, *slot) < left_at)
             .map(|slot| slot as u32)
             .collect();
         for slot in leaving {
@@ -232,6 +238,7 @@ impl Cell {
         self.registry.expire_resources(silent_since, |resource| windows.close_resource(resource));
 
         let servers = self.server_frame(tick, &batch);
+        self.reclaim();
         let elapsed_seconds = self.last_tick.map_or(self.tick_seconds as f64, |last| tick.seconds_since(last));
         let frames = match signals::evaluate(&compiled, &batch, elapsed_seconds, &mut self.signals) {
             Ok(frames) => frames,
@@ -258,19 +265,44 @@ impl Cell {
         });
         self.last_tick = Some(tick);
         self.first_sample_ns = None;
-        let table = self.table();
-        Some(Arc::new(snapshot::build(snapshot::Parts {
+        let table = self.table(&servers.rule);
+        let snapshot = Arc::new(snapshot::build(snapshot::Parts {
             cell: self.name.clone(),
             tick,
             tick_seconds: self.tick_seconds,
             head: compiled.head.clone(),
             table,
             servers: &servers,
-            batch,
+            batch: &mut batch,
             frames,
             health,
             throttle,
-        })))
+        }));
+        self.windows.recycle(batch);
+        self.servers = servers;
+        self.published.push_back(snapshot.clone());
+        Some(snapshot)
+    }
+
+    /// Takes the memory of the snapshot before the last one, once nobody reads it any more: a tick of a large cell writes
+    /// hundreds of megabytes, and memory that is new to the process costs more than what is written to it.
+    fn reclaim(&mut self) {
+        while self.published.len() > 1 {
+            let Some(Ok(old)) = self.published.pop_front().map(Arc::try_unwrap) else { continue };
+            let CellSnapshot { health, signals, inputs, decisions, .. } = old;
+            self.health.recycle(health);
+            self.throttle.recycle(decisions);
+            // Signals share columns with inputs: the last holder gives one back.
+            let mut made = signals.into_iter();
+            for input in inputs {
+                let (mut samples, mut age_seconds) = Default::default();
+                if let Some(signal) = made.next() {
+                    (samples, age_seconds) = (signal.samples, signal.age_seconds);
+                }
+                let columns = InputColumns { samples, age_seconds, source: input.source };
+                self.windows.recycle_input(input.value, columns);
+            }
+        }
     }
 
     fn assign_pending(&mut self, epoch: i64) {
@@ -292,44 +324,44 @@ impl Cell {
     }
 
     fn server_frame(&mut self, tick: Timestamp, batch: &WindowBatch) -> ServerFrame {
-        let slots = self.registry.slots();
-        self.refresh_rules();
-        let mut frame = ServerFrame {
-            live: vec![false; slots],
-            pool: vec![0; slots],
-            rule: self.rules.clone(),
-            enforcement_rank: vec![0.0; slots],
-            age_seconds: vec![f32::INFINITY; slots],
-            interval_seconds: batch.servers.interval_seconds.clone(),
-        };
-        for slot in 0..slots {
-            let Some(server) = self.registry.server(slot) else { continue };
-            frame.live[slot] = true;
-            frame.pool[slot] = server.pool;
-            frame.enforcement_rank[slot] = enforcement_rank(&self.name, &server.name) as f32;
-            let newest = batch.servers.last_sample_ns[slot];
-            if newest != NEVER_NS {
-                frame.age_seconds[slot] = tick.seconds_since(Timestamp(newest)).max(0.0) as f32;
-            }
-        }
+        self.refresh_servers();
+        let mut frame = std::mem::take(&mut self.servers);
+        let columns = &batch.servers;
+        frame.interval_seconds.clear();
+        frame.interval_seconds.extend_from_slice(&columns.interval_seconds);
+        frame.age_seconds.clear();
+        frame.age_seconds.extend(columns.last_sample_ns.iter().zip(&frame.live).map(|(newest, live)| {
+            let is_known = *live && *newest != NEVER_NS;
+            if is_known { tick.seconds_since(Timestamp(*newest)).max(0.0) as f32 } else { f32::INFINITY }
+        }));
         frame
     }
 
-    fn refresh_rules(&mut self) {
+    fn refresh_servers(&mut self) {
         let generation = self.registry.generation();
-        if self.rules_generation == Some(generation) {
+        if self.servers_generation == Some(generation) {
             return;
         }
+        let slots = self.registry.slots();
         let policy = &self.compiled.policy;
         let registry = &self.registry;
-        self.rules = (0..registry.slots())
-            .map(|slot| {
-                let Some(server) = registry.server(slot) else { return 0 };
-                let pool = &registry.pools()[server.pool as usize];
-                policy.rule_of(&self.name, pool, |key| registry.attribute(slot, key)) as u16
-            })
-            .collect();
-        self.rules_generation = Some(generation);
+        let mut frame = ServerFrame {
+            live: vec![false; slots],
+            pool: vec![0; slots],
+            rule: vec![0; slots],
+            enforcement_rank: vec![0.0; slots],
+            ..ServerFrame::default()
+        };
+        for slot in 0..slots {
+            let Some(server) = registry.server(slot) else { continue };
+            let pool = &registry.pools()[server.pool as usize];
+            frame.live[slot] = true;
+            frame.pool[slot] = server.pool;
+            frame.rule[slot] = policy.rule_of(&self.name, pool, |key| registry.attribute(slot, key)) as u16;
+            frame.enforcement_rank[slot] = enforcement_rank(&self.name, &server.name) as f32;
+        }
+        self.servers = frame;
+        self.servers_generation = Some(generation);
     }
 
     /// Learning begins at the first tick, and anew after a gap of ticks longer than the lease: what was decided before
@@ -342,7 +374,7 @@ impl Cell {
         self.learning_since.is_some_and(|since| tick.seconds() - since < lease_seconds.max(60))
     }
 
-    fn table(&mut self) -> Arc<ServerTable> {
+    fn table(&mut self, rules: &[u16]) -> Arc<ServerTable> {
         let generation = self.registry.generation();
         if let Some((held, table)) = &self.table
             && *held == generation
@@ -355,7 +387,7 @@ impl Cell {
             table.server.push(server.name.clone());
             table.aliases.push(self.registry.aliases(slot).into());
             table.pool.push(server.pool);
-            table.rule.push(self.rules[slot]);
+            table.rule.push(rules[slot]);
         }
         let table = Arc::new(table);
         self.table = Some((generation, table.clone()));

@@ -73,8 +73,21 @@ pub struct Server {
     pub pool: u32,
     /// Indices into the registry's resources, in resource order.
     resources: Vec<u32>,
-    /// Host-level names by kind.
-    kinds: BTreeMap<&'static str, Arc<str>>,
+    /// Host-level names by kind, in the order of [`HOST_KINDS`].
+    kinds: Kinds,
+}
+
+/// Host-level names by kind, in the order of [`HOST_KINDS`]; a map would take more memory than all else of a server.
+type Kinds = [Option<Arc<str>>; HOST_KINDS.len()];
+
+/// Takes over what a resource says about kinds of which nothing was said yet.
+fn learn_kinds(kinds: &mut Kinds, resource: &Resource) {
+    for (kind, held) in HOST_KINDS.iter().zip(kinds) {
+        if held.is_none() {
+            let named = resource.attributes.iter().find(|(key, _)| &**key == *kind);
+            *held = named.map(|(_, name)| name.clone());
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -103,6 +116,8 @@ pub struct Registry {
     free_slots: BTreeSet<u32>,
     by_name: BTreeMap<Arc<str>, u32>,
     pools: Vec<Arc<str>>,
+    /// No assigned resource was last heard of before this epoch: until then none need be looked for.
+    seen_min: i64,
     /// Grows whenever names, pools or slots change: tells whether a table made of them is still good.
     generation: u64,
     counters: RegistryCounters,
@@ -121,6 +136,7 @@ impl Registry {
             free_slots: BTreeSet::new(),
             by_name: BTreeMap::new(),
             pools: vec![Arc::from(DEFAULT_NAME)],
+            seen_min: i64::MIN,
             generation: 0,
             counters: RegistryCounters::default(),
         }
@@ -279,10 +295,10 @@ impl Registry {
         for other in candidates {
             // The resource is the bridge that shows two servers to be one, if they do not contradict each other.
             let contradicts = match (&self.servers[home as usize], &self.servers[other as usize]) {
-                (Some(home), Some(other)) => other
-                    .kinds
-                    .iter()
-                    .any(|(kind, name)| home.kinds.get(kind).is_some_and(|mine| !same_host(mine, name))),
+                (Some(home), Some(other)) => home.kinds.iter().zip(&other.kinds).any(|kinds| match kinds {
+                    (Some(mine), Some(theirs)) => !same_host(mine, theirs),
+                    _ => false,
+                }),
                 _ => true,
             };
             if contradicts {
@@ -319,7 +335,7 @@ impl Registry {
                 self.counters.refused_servers += 1;
                 None
             })?;
-        let server = Server { name: name.clone(), pool: 0, resources: Vec::new(), kinds: BTreeMap::new() };
+        let server = Server { name: name.clone(), pool: 0, resources: Vec::new(), kinds: Default::default() };
         let slot = match self.free_slots.pop_first() {
             Some(slot) => {
                 self.servers[slot as usize] = Some(server);
@@ -345,11 +361,7 @@ impl Registry {
             self.by_name.entry(name.clone()).or_insert(slot);
         }
         let Some(server) = self.servers[slot as usize].as_mut() else { return };
-        for kind in HOST_KINDS {
-            if let Some((_, name)) = resource.attributes.iter().find(|(key, _)| &**key == kind) {
-                server.kinds.entry(kind).or_insert_with(|| name.clone());
-            }
-        }
+        learn_kinds(&mut server.kinds, &resource);
         let entries = &self.entries;
         let order = |a: &u32, b: &u32| match (&entries[*a as usize], &entries[*b as usize]) {
             (Some(a), Some(b)) => resource_order(&a.resource, &b.resource),
@@ -394,6 +406,9 @@ impl Registry {
     /// Forgets resources of servers that live on but that have themselves been silent since before `epoch`: processes
     /// come and go. The last resource of a server stays, because the server's own silence decides about it.
     pub fn expire_resources(&mut self, epoch: i64, mut closed: impl FnMut(ResourceId)) {
+        if epoch <= self.seen_min {
+            return;
+        }
         let silent: Vec<u32> = (0..self.entries.len() as u32)
             .filter(|at| {
                 self.entries[*at as usize].as_ref().is_some_and(|entry| entry.seen < epoch && entry.slot != UNASSIGNED)
@@ -410,6 +425,9 @@ impl Registry {
                 closed(window);
             }
         }
+        // Whoever is heard of or assigned later is so at a later tick than any of these.
+        let assigned = self.entries.iter().flatten().filter(|entry| entry.slot != UNASSIGNED);
+        self.seen_min = assigned.map(|entry| entry.seen).min().unwrap_or(epoch);
     }
 
     /// The names by which a server may be held in `by_name`.
@@ -526,7 +544,7 @@ impl Registry {
                     name: Arc::from(input.get_str()?),
                     pool: input.get_u32()?,
                     resources: input.get_u32s()?,
-                    kinds: BTreeMap::new(),
+                    kinds: Default::default(),
                 })
             } else {
                 registry.free_slots.insert(slot as u32);
@@ -591,11 +609,8 @@ impl Registry {
         }
         for server in self.servers.iter_mut().flatten() {
             for at in &server.resources {
-                let Some(entry) = &self.entries[*at as usize] else { continue };
-                for kind in HOST_KINDS {
-                    if let Some((_, name)) = entry.resource.attributes.iter().find(|(key, _)| &**key == kind) {
-                        server.kinds.entry(kind).or_insert_with(|| name.clone());
-                    }
+                if let Some(entry) = &self.entries[*at as usize] {
+                    learn_kinds(&mut server.kinds, &entry.resource);
                 }
             }
         }
@@ -617,7 +632,7 @@ fn pool_index(pools: &mut Vec<Arc<str>>, pools_max: usize, pool: &Arc<str>, coun
 
 /// Whether a resource may be one of the server's: it contradicts none of its host-level names.
 fn compatible(server: &Server, resource: &Resource) -> bool {
-    HOST_KINDS.iter().all(|kind| match (server.kinds.get(kind), resource.attribute(kind)) {
+    HOST_KINDS.iter().zip(&server.kinds).all(|(kind, mine)| match (mine, resource.attribute(kind)) {
         (Some(mine), Some(theirs)) => same_host(mine, theirs),
         _ => true,
     })

@@ -3,6 +3,7 @@
 use arrow_array::cast::AsArray;
 use arrow_array::types::Float64Type;
 use arrow_array::{Array, Float64Array, RecordBatch};
+use arrow_buffer::{NullBuffer, ScalarBuffer};
 use headroom_expr::{EvaluateError, ExprState};
 use headroom_model::frame::SignalFrame;
 use headroom_window::WindowBatch;
@@ -48,7 +49,7 @@ fn column(batch: &RecordBatch, at: usize) -> Float64Array {
 
 /// The fewest samples and the oldest newest sample of the inputs a signal's value was made of. Inputs without a value
 /// took no part: an expression coalesces over dialects, and those a server does not speak say nothing about it.
-fn provenance(compiled: &CompiledPolicy, batch: &WindowBatch, signal: usize) -> (Vec<u32>, Vec<f32>) {
+fn provenance(compiled: &CompiledPolicy, batch: &WindowBatch, signal: usize) -> (ScalarBuffer<u32>, ScalarBuffer<f32>) {
     let inputs = compiled.program.dependencies(signal);
     if let [input] = inputs {
         return (batch.inputs[*input].samples.clone(), batch.inputs[*input].age_seconds.clone());
@@ -71,18 +72,19 @@ fn provenance(compiled: &CompiledPolicy, batch: &WindowBatch, signal: usize) -> 
             *samples = 0;
         }
     }
-    (samples, age_seconds)
+    (samples.into(), age_seconds.into())
 }
 
 /// Frames without a value, for every signal and slot.
 pub(crate) fn nothing(compiled: &CompiledPolicy, slots: usize) -> Vec<SignalFrame> {
+    let nulls = || Float64Array::new(vec![f64::NAN; slots].into(), Some(NullBuffer::new_null(slots)));
     (0..compiled.policy.signals.len())
         .map(|signal| SignalFrame {
-            control: Float64Array::new_null(slots),
-            state: Float64Array::new_null(slots),
-            samples: vec![0; slots],
-            age_seconds: vec![f32::NAN; slots],
-            volume: compiled.volume_inputs[signal].map(|_| Float64Array::new_null(slots)),
+            control: nulls(),
+            state: nulls(),
+            samples: vec![0; slots].into(),
+            age_seconds: vec![f32::NAN; slots].into(),
+            volume: compiled.volume_inputs[signal].map(|_| nulls()),
         })
         .collect()
 }

@@ -1,10 +1,12 @@
-//! From the frames of a tick to the snapshot: rows of free slots go, missing numbers become NaN.
+//! From the frames of a tick to the snapshot: rows of free slots go. Columns are shared with the frames and not copied; NaN
+//! of the same bits lies under every null of theirs, so that their values alone are the snapshot's.
 
 use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::Float64Type;
 use arrow_array::{Array, ArrayRef, Float64Array, RecordBatch};
+use arrow_buffer::{ArrowNativeType, ScalarBuffer};
 use arrow_schema::{DataType, Field, Schema};
 use headroom_expr::{ExprState, Program};
 use headroom_model::frame::{ClassFrame, HealthFrame, ServerFrame, SignalFrame, ThrottleFrame};
@@ -21,7 +23,7 @@ pub(crate) struct Parts<'a> {
     /// Names of the live slots, in slot order.
     pub(crate) table: Arc<ServerTable>,
     pub(crate) servers: &'a ServerFrame,
-    pub(crate) batch: WindowBatch,
+    pub(crate) batch: &'a mut WindowBatch,
     pub(crate) frames: Vec<SignalFrame>,
     pub(crate) health: HealthFrame,
     pub(crate) throttle: ThrottleFrame,
@@ -34,19 +36,17 @@ pub(crate) fn build(parts: Parts<'_>) -> CellSnapshot {
         .frames
         .into_iter()
         .map(|frame| SignalColumn {
-            value: live.keep(floats(&frame.control)),
-            samples: live.keep(frame.samples),
-            age_seconds: live.keep(frame.age_seconds),
+            value: live.keep_shared(frame.control.values()),
+            samples: live.keep_shared(&frame.samples),
+            age_seconds: live.keep_shared(&frame.age_seconds),
         })
         .collect();
-    let inputs = parts
-        .batch
-        .inputs
+    let inputs = std::mem::take(&mut parts.batch.inputs)
         .into_iter()
         .enumerate()
         .map(|(at, input)| InputColumn {
-            value: live.keep(floats(parts.batch.control.column(at).as_primitive::<Float64Type>())),
-            source: live.keep(input.source),
+            value: live.keep_shared(parts.batch.control.column(at).as_primitive::<Float64Type>().values()),
+            source: live.keep_shared(&input.source),
         })
         .collect();
     let decisions = parts
@@ -94,6 +94,14 @@ impl Live {
         }
     }
 
+    /// Columns that several parts of a tick read: shared where all rows stay.
+    fn keep_shared<T: ArrowNativeType>(&self, column: &ScalarBuffer<T>) -> ScalarBuffer<T> {
+        match &self.slots {
+            None => column.clone(),
+            Some(slots) => slots.iter().map(|slot| column[*slot as usize]).collect(),
+        }
+    }
+
     fn keep_health(&self, health: HealthFrame) -> HealthFrame {
         let Some(slots) = &self.slots else { return health };
         let mut reason_offsets = vec![0u32];
@@ -127,19 +135,6 @@ impl Live {
             reason_offsets,
             reasons,
         }
-    }
-}
-
-/// A column with NaN for null, always of the same bits.
-fn floats(column: &Float64Array) -> Vec<f64> {
-    match column.nulls() {
-        None => column.values().to_vec(),
-        Some(nulls) => column
-            .values()
-            .iter()
-            .zip(nulls.iter())
-            .map(|(value, valid)| if valid { *value } else { f64::NAN })
-            .collect(),
     }
 }
 

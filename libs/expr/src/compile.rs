@@ -43,6 +43,8 @@ pub(crate) struct Step {
 
 #[derive(Debug)]
 pub(crate) enum Operation {
+    /// Is an input as it is, under the signal's name: nothing is computed and nothing copied.
+    Input(usize),
     /// Evaluates an expression over the columns it reads.
     Evaluate { expr: Arc<dyn PhysicalExpr>, schema: SchemaRef, reads: Vec<usize> },
     /// Smooths a column.
@@ -172,7 +174,10 @@ impl<'a> Compiler<'a> {
         let (name, text) = self.signals[signal];
         self.hidden_from = self.steps.len();
         let evaluated = parse(text).and_then(|sql| translate(&sql, self)).and_then(|translated| {
-            let step = evaluate_step(translated.expr, &translated.reads).map_err(Complaint::whole)?;
+            let step = match (&translated.expr, translated.reads.first_key_value()) {
+                (Expr::Column(_), Some((input, _))) if *input < self.input_count => Operation::Input(*input),
+                _ => evaluate_step(translated.expr, &translated.reads).map_err(Complaint::whole)?,
+            };
             Ok((step, translated.reads.into_keys().collect::<Vec<_>>()))
         });
         let (operation, reads) = evaluated.unwrap_or_else(|complaint| {
@@ -182,7 +187,7 @@ impl<'a> Compiler<'a> {
         // What the signal means is its text and the meaning of what it reads; hidden columns are part of its text.
         let hidden_reads = (self.hidden_from..self.steps.len()).flat_map(|step| match &self.steps[step].operation {
             Operation::Evaluate { reads, .. } => reads.clone(),
-            Operation::Ewma { .. } | Operation::Nothing => Vec::new(),
+            Operation::Input(_) | Operation::Ewma { .. } | Operation::Nothing => Vec::new(),
         });
         let first_hidden = self.input_count + self.hidden_from;
         let read: BTreeSet<usize> = reads.iter().copied().chain(hidden_reads).filter(|at| *at < first_hidden).collect();
@@ -233,7 +238,7 @@ impl<'a> Compiler<'a> {
             .iter()
             .filter_map(|step| match step.operation {
                 Operation::Ewma { key, .. } => Some(key),
-                Operation::Evaluate { .. } | Operation::Nothing => None,
+                Operation::Input(_) | Operation::Evaluate { .. } | Operation::Nothing => None,
             })
             .collect();
         Ok(Program {

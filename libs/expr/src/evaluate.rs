@@ -17,9 +17,10 @@ impl Program {
     /// Computes every signal for every row.
     ///
     /// `inputs` has one nullable `Float64` column for each input, in the order of [`crate::compile`]; its numbers are
-    /// finite. Row i is the server in slot `slots[i]`, or in slot i without `slots`; only the memory of `ewma` cares. The
-    /// answer has [`Program::output_schema`]; its numbers are finite, and 0 lies under its nulls, so that equal answers
-    /// are equal bytes. `elapsed_seconds` is the time since the evaluation before.
+    /// finite, and NaN lies under its nulls. Row i is the server in slot `slots[i]`, or in slot i without `slots`; only the
+    /// memory of `ewma` cares. The answer has [`Program::output_schema`] and is made in the same way, so that equal answers
+    /// are equal bytes; a signal that is an input as it is shares its memory. `elapsed_seconds` is the time since the
+    /// evaluation before.
     ///
     /// # Errors
     /// If the batch has other columns, or `slots` another length.
@@ -47,7 +48,12 @@ impl Program {
             return Err(EvaluateError("there is not one slot for each row".into()));
         }
         let slot_count = slots.map_or(rows, |slots| slots.iter().max().map_or(0, |greatest| *greatest as usize + 1));
-        let mut outputs: Vec<Output> = (0..self.signal_count()).map(|_| Output::with_capacity(rows)).collect();
+        let mut outputs: Vec<Output> = (0..self.signal_count()).map(|_| Output::with_capacity(0)).collect();
+        for step in &self.steps {
+            if let (Some(signal), false) = (step.output, matches!(step.operation, Operation::Input(_))) {
+                outputs[signal] = Output::with_capacity(rows);
+            }
+        }
         let mut columns: Vec<ArrayRef> = Vec::with_capacity(self.column_count);
         for from in (0..rows).step_by(ROWS_PER_STEP) {
             let length = ROWS_PER_STEP.min(rows - from);
@@ -55,6 +61,10 @@ impl Program {
             columns.extend(inputs.columns().iter().map(|column| column.slice(from, length)));
             for step in &self.steps {
                 let result: ArrayRef = match &step.operation {
+                    Operation::Input(input) => {
+                        columns.push(Arc::clone(&columns[*input]));
+                        continue;
+                    }
                     Operation::Evaluate { expr, schema, reads } => {
                         let read = reads.iter().map(|column| Arc::clone(&columns[*column])).collect();
                         let options = RecordBatchOptions::new().with_row_count(Some(length));
@@ -92,7 +102,12 @@ impl Program {
             }
         }
         let options = RecordBatchOptions::new().with_row_count(Some(rows));
-        let outputs = outputs.into_iter().map(Output::finish).collect();
+        let mut outputs: Vec<ArrayRef> = outputs.into_iter().map(Output::finish).collect();
+        for step in &self.steps {
+            if let (Some(signal), Operation::Input(input)) = (step.output, &step.operation) {
+                outputs[signal] = Arc::clone(inputs.column(*input));
+            }
+        }
         RecordBatch::try_new_with_options(self.output_schema(), outputs, &options)
             .map_err(|error| EvaluateError(error.to_string()))
     }
@@ -135,7 +150,7 @@ impl Output {
         Self { values: Vec::with_capacity(rows), valid: None }
     }
 
-    /// Adds rows, with nulls in the place of numbers that are not finite, and 0 under every null.
+    /// Adds rows, with nulls in the place of numbers that are not finite, and NaN under every null.
     fn append(&mut self, column: &Float64Array) {
         let before = self.values.len();
         self.values.extend_from_slice(column.values());
@@ -156,7 +171,7 @@ impl Output {
             }),
         };
         for row in (!&kept).set_indices() {
-            added[row] = 0.0;
+            added[row] = f64::NAN;
         }
         let valid = self.valid.get_or_insert_with(|| {
             let mut valid = BooleanBufferBuilder::new(self.values.capacity());

@@ -245,6 +245,16 @@ fn a_batch_of_another_shape_is_an_error() {
 }
 
 #[test]
+fn a_signal_that_is_an_input_is_its_very_column() {
+    let program = compile(&["a", "b"], &[("x", "b"), ("y", "x + a")]).unwrap();
+    let input = four();
+    let result = run(&program, &input);
+    assert!(Arc::ptr_eq(result.column(0), input.column(1)));
+    assert_eq!(rows(&result, 1), rows(&run(&compile(&["a", "b"], &[("y", "b + a")]).unwrap(), &input), 0));
+    assert_eq!((program.dependencies(0), program.dependencies(1)), (&[1][..], &[0, 1][..]));
+}
+
+#[test]
 fn many_rows_give_what_few_rows_give() {
     // More than two slices of rows, with nulls that begin in the second.
     let column: Rows = (0..40_000).map(|row| (row < 20_000 || row % 3 != 0).then_some(f64::from(row % 101))).collect();
@@ -257,7 +267,11 @@ fn many_rows_give_what_few_rows_give() {
         }
     }
     let values = whole.column(0).as_any().downcast_ref::<Float64Array>().unwrap();
-    assert!((0..values.len()).filter(|row| values.is_null(*row)).all(|row| values.values()[row].to_bits() == 0));
+    assert!(
+        (0..values.len())
+            .filter(|row| values.is_null(*row))
+            .all(|row| values.values()[row].to_bits() == f64::NAN.to_bits())
+    );
 }
 
 #[test]

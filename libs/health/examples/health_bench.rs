@@ -46,8 +46,8 @@ fn columns(slots: usize, signals: usize, tick: i64) -> Vec<SignalFrame> {
             SignalFrame {
                 control: values.clone(),
                 state: values,
-                samples: vec![3; slots],
-                age_seconds: vec![1.0; slots],
+                samples: vec![3; slots].into(),
+                age_seconds: vec![1.0; slots].into(),
                 volume: None,
             }
         })

@@ -50,6 +50,13 @@ impl Bars {
         self.pressure(value, group.median, group.sigma, self.effect)
     }
 
+    /// The bars against a pool as one line.
+    pub(crate) fn line(&self, group: &Group) -> Line {
+        let (scale, effect_scale) = self.scales(group.median, group.sigma);
+        let least = if scale > 0.0 { (self.z * scale).max(self.effect * effect_scale) } else { f64::INFINITY };
+        Line { sign: self.sign, usual: group.median, least }
+    }
+
     /// The pressure of a deviation from the own baseline, 1 to 2; `None` where it is none.
     #[inline]
     pub(crate) fn against_own(&self, value: f64, own: &Baseline) -> Option<f32> {
@@ -60,11 +67,16 @@ impl Bars {
         self.pressure(value, f64::from(own.mean), sigma, self.effect.max(OWN_EFFECT_MIN))
     }
 
+    /// What distances are measured by: for z, and for the effect.
+    #[inline]
+    fn scales(&self, usual: f64, sigma: f64) -> (f64, f64) {
+        (sigma + (EPSILON_SHARE * usual.abs()).max(self.floor), usual.abs().max(self.floor))
+    }
+
     #[inline]
     fn pressure(&self, value: f64, usual: f64, sigma: f64, effect_min: f64) -> Option<f32> {
         let distance = self.sign * (value - usual);
-        let scale = sigma + (EPSILON_SHARE * usual.abs()).max(self.floor);
-        let effect_scale = usual.abs().max(self.floor);
+        let (scale, effect_scale) = self.scales(usual, sigma);
         // Without a spread, a floor or a size there is no scale to measure by.
         let deviates = scale > 0.0 && distance >= self.z * scale && distance >= effect_min * effect_scale;
         if !deviates {
@@ -73,6 +85,23 @@ impl Bars {
         let by_z = distance / scale / self.z - 1.0;
         let by_effect = (distance / effect_scale / effect_min - 1.0) / (EFFECT_OF_CRITICAL - 1.0);
         Some((1.0 + by_z.min(by_effect).clamp(0.0, 1.0)) as f32)
+    }
+}
+
+/// The bars of a pool, ready for a comparison per server.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Line {
+    sign: f64,
+    usual: f64,
+    least: f64,
+}
+
+impl Line {
+    /// Whether the value is no deviation. Where nothing judges, or there is no value, nothing deviates.
+    #[inline]
+    pub(crate) fn is_within(&self, value: f64) -> bool {
+        let deviates = self.sign * (value - self.usual) >= self.least;
+        !deviates
     }
 }
 
@@ -115,7 +144,9 @@ mod tests {
             (50.0, false, None),
             (80.0, true, Some(1.0)),
         ] {
-            assert_eq!(bars(lower_is_worse, 0.0).against_peers(value, &group), expected, "{value}");
+            let bars = bars(lower_is_worse, 0.0);
+            assert_eq!(bars.against_peers(value, &group), expected, "{value}");
+            assert_eq!(bars.line(&group).is_within(value), expected.is_none(), "{value}");
         }
         let wide = Group { median: 100.0, sigma: 20.0 };
         assert_eq!(bars(false, 0.0).against_peers(180.0, &wide), None, "z below four");

@@ -12,15 +12,15 @@ use headroom_model::frame::{
 use headroom_model::policy::{Family, Policy, ThresholdKind};
 
 use crate::block::{Block, block_of, is_enough, is_loaded, keep_larger};
-use crate::deviation::{Bars, has_lasted, is_fault};
+use crate::deviation::{Bars, Line, has_lasted, is_fault};
 use crate::peers::{Group, Members};
 use crate::server::{Latches, Observation, ServerState};
 use crate::signal::{SignalState, is_relative, key};
 use crate::tick::{Tick, groups, reason_pressures, scales};
 use crate::{UNKNOWN_INTERVALS, WINDOW_INTERVALS, seconds32};
 
-/// Servers per block: what the families add up for them fits into a core's own cache.
-const BLOCK: usize = 2048;
+/// Servers per block: what the families add up for them fits into the nearest cache.
+const BLOCK: usize = 512;
 
 /// The version written in front of the state.
 const STATE_VERSION: u8 = 1;
@@ -51,6 +51,8 @@ pub struct HealthState {
     latches: Vec<Latches>,
     counters: HealthCounters,
     scratch: Scratch,
+    /// The memory of a frame that is no longer read.
+    spare: HealthFrame,
 }
 
 /// Buffers that keep their memory from tick to tick and nothing else.
@@ -98,6 +100,11 @@ impl HealthState {
         self.counters
     }
 
+    /// Gives back a frame that nobody reads any more: the next tick writes into its memory instead of touching new.
+    pub fn recycle(&mut self, frame: HealthFrame) {
+        self.spare = frame;
+    }
+
     /// Takes one tick: frames in, frame out, a row per slot.
     ///
     /// `pools` is the number of the cell's pools, of which 0 is `default`. Columns that are shorter than
@@ -128,7 +135,7 @@ impl HealthState {
             scales: policy.signals.iter().enumerate().map(|(at, spec)| scales(policy, at, spec)).collect(),
             reason_pressures: reason_pressures(policy),
         };
-        let mut out = blank(policy, slots);
+        let mut out = blank(policy, slots, std::mem::take(&mut self.spare));
         for from in (0..slots).step_by(BLOCK) {
             self.step_block(&tick, from, (from + BLOCK).min(slots), &mut scratch.block, &mut out);
         }
@@ -233,21 +240,19 @@ impl HealthState {
         let load = spec.family != Family::Errors && !spec.fatal;
         let last_seen = &mut state.last_seen[from..to];
         let last_pressure = &mut state.last_pressure[from..to];
-        // First all servers as if the signal were there, without a branch; then those of which it is missing.
-        let mut missing = false;
-        for (((pressure, state), last), seen) in
-            pressures.iter().zip(state_pressures.iter_mut()).zip(last_pressure.iter_mut()).zip(last_seen.iter_mut())
-        {
-            let mask = u32::from(pressure.is_nan()).wrapping_neg();
-            missing |= mask != 0;
-            *last = f32::from_bits((pressure.to_bits() & !mask) | (last.to_bits() & mask));
-            *seen = (tick.now & !mask) | (*seen & mask);
+        for (pressure, state) in pressures.iter().zip(state_pressures.iter_mut()) {
             *state = if state.is_nan() { *pressure } else { *state };
         }
         statuses.fill(SignalStatus::Ok as u8);
-        if missing {
+        if !pressures.iter().fold(false, |missing, pressure| missing | pressure.is_nan()) {
+            // Every server of the block has the signal, as is usual: nothing is read of what was.
+            last_pressure.copy_from_slice(pressures);
+            last_seen.fill(tick.now);
+            weights.iter_mut().chain(weights_ok.iter_mut()).for_each(|sum| *sum += weight);
+        } else {
             for place in 0..length {
                 if !pressures[place].is_nan() {
+                    (last_seen[place], last_pressure[place]) = (tick.now, pressures[place]);
                     continue;
                 }
                 let status = if !values[place].is_nan() {
@@ -263,10 +268,10 @@ impl HealthState {
                 let is_lost = values[place].is_nan() && status != SignalStatus::Held && last_pressure[place] >= 1.0;
                 block.lost[place] |= is_lost && load && spec.throttle;
             }
-        }
-        for ((all, ok), status) in weights.iter_mut().zip(weights_ok.iter_mut()).zip(statuses.iter()) {
-            *all += if *status == SignalStatus::Absent as u8 { 0.0 } else { weight };
-            *ok += if *status == SignalStatus::Ok as u8 { weight } else { 0.0 };
+            for ((all, ok), status) in weights.iter_mut().zip(weights_ok.iter_mut()).zip(statuses.iter()) {
+                *all += if *status == SignalStatus::Absent as u8 { 0.0 } else { weight };
+                *ok += if *status == SignalStatus::Ok as u8 { weight } else { 0.0 };
+            }
         }
         out.signal_pressure[signal].extend_from_slice(pressures);
         out.signal_status[signal].extend_from_slice(statuses);
@@ -313,8 +318,19 @@ impl HealthState {
         let volume = frame.and_then(|frame| frame.volume.as_ref());
         let bars = spec.peers.map(|peers| Bars::new(&tick.policy.health, peers, spec.lower_is_worse));
         let judged = &out.signal_pressure[signal][from..to];
+        let lines: Vec<Line> = match &bars {
+            Some(bars) if state.own.is_empty() => tick.groups[signal].iter().map(|group| bars.line(group)).collect(),
+            _ => Vec::new(),
+        };
         for (place, own_pressure) in judged.iter().copied().enumerate() {
             let (slot, value) = (from + place, values[place]);
+            if let Some(line) = lines.get(tick.servers.pool[slot] as usize)
+                && line.is_within(value)
+                && state.deviating_since[slot] == 0
+            {
+                // Like its pool, as nearly everybody is at nearly every time.
+                continue;
+            }
             let enough = spec.volume.as_ref().is_none_or(|(_, least)| is_enough(volume, slot, *least));
             if value.is_nan() || !enough {
                 if let Some(since) = state.deviating_since.get_mut(slot) {
@@ -514,32 +530,41 @@ fn placement(load: u8, fault: u8) -> Placement {
     if fits { Placement::Allow } else { Placement::Avoid }
 }
 
-fn blank(policy: &Policy, slots: usize) -> HealthFrame {
-    let signals = policy.signals.len();
-    let mut reason_offsets = Vec::with_capacity(slots + 1);
+/// An empty frame with room for `slots` rows, in the memory of one that is no longer read.
+fn blank(policy: &Policy, slots: usize, spare: HealthFrame) -> HealthFrame {
+    fn empty<T>(mut column: Vec<T>, length: usize) -> Vec<T> {
+        column.clear();
+        column.reserve_exact(length);
+        column
+    }
+    fn columns<T>(mut columns: Vec<Vec<T>>, lengths: impl Iterator<Item = usize>) -> Vec<Vec<T>> {
+        columns.reverse();
+        lengths.map(|length| empty(columns.pop().unwrap_or_default(), length)).collect()
+    }
+    let each = || policy.signals.iter().map(|_| slots);
+    let mut reason_offsets = empty(spare.reason_offsets, slots + 1);
     reason_offsets.push(0);
     HealthFrame {
-        score: Vec::with_capacity(slots),
-        pressure: Vec::with_capacity(slots),
-        load_pressure: Vec::with_capacity(slots),
-        fault_pressure: Vec::with_capacity(slots),
-        load_state: Vec::with_capacity(slots),
-        fault_state: Vec::with_capacity(slots),
-        placement: Vec::with_capacity(slots),
-        state_since: Vec::with_capacity(slots),
-        confidence: Vec::with_capacity(slots),
-        flags: Vec::with_capacity(slots),
-        signal_pressure: (0..signals).map(|_| Vec::with_capacity(slots)).collect(),
-        signal_status: (0..signals).map(|_| Vec::with_capacity(slots)).collect(),
-        throttle_pressure: Vec::with_capacity(slots),
-        throttle_signal: Vec::with_capacity(slots),
-        relative_thresholds: policy
-            .signals
-            .iter()
-            .map(|spec| Vec::with_capacity(if is_relative(spec) { slots } else { 0 }))
-            .collect(),
+        score: empty(spare.score, slots),
+        pressure: empty(spare.pressure, slots),
+        load_pressure: empty(spare.load_pressure, slots),
+        fault_pressure: empty(spare.fault_pressure, slots),
+        load_state: empty(spare.load_state, slots),
+        fault_state: empty(spare.fault_state, slots),
+        placement: empty(spare.placement, slots),
+        state_since: empty(spare.state_since, slots),
+        confidence: empty(spare.confidence, slots),
+        flags: empty(spare.flags, slots),
+        signal_pressure: columns(spare.signal_pressure, each()),
+        signal_status: columns(spare.signal_status, each()),
+        throttle_pressure: empty(spare.throttle_pressure, slots),
+        throttle_signal: empty(spare.throttle_signal, slots),
+        relative_thresholds: columns(
+            spare.relative_thresholds,
+            policy.signals.iter().map(|spec| if is_relative(spec) { slots } else { 0 }),
+        ),
         reason_offsets,
-        reasons: Vec::new(),
+        reasons: empty(spare.reasons, 0),
     }
 }
 

@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
+use headroom_model::CellSnapshot;
 use tokio::sync::watch;
 
 use crate::sync::lock;
@@ -81,6 +82,15 @@ pub trait SnapshotLog: Send + Sync {
     /// newest then.
     fn publish(&self, cell: &Arc<str>, snapshot: SnapshotRecord) -> Result<Published, PublishError>;
 
+    /// Publishes a snapshot that nobody has encoded yet: a log that need not have its bytes at once need not hold them.
+    ///
+    /// # Errors
+    /// As [`Self::publish`].
+    fn publish_snapshot(&self, snapshot: &Arc<CellSnapshot>, header: Bytes) -> Result<Published, PublishError> {
+        let content = Bytes::from(snapshot.encode());
+        self.publish(&snapshot.cell, SnapshotRecord { epoch: snapshot.epoch, header, content })
+    }
+
     /// The newest snapshot of a cell.
     fn latest(&self, cell: &str) -> Option<SnapshotRecord>;
 
@@ -124,9 +134,40 @@ pub struct SnapshotMap {
     cells_max: usize,
 }
 
+/// The content of a snapshot, encoded or not yet: most are overtaken before anybody asks for their bytes.
+#[derive(Clone)]
+pub(crate) enum Content {
+    Bytes(Bytes),
+    Snapshot(Arc<CellSnapshot>),
+}
+
+/// A snapshot as the map holds it.
+#[derive(Clone)]
+pub(crate) struct Held {
+    pub epoch: i64,
+    pub header: Bytes,
+    pub content: Content,
+}
+
+impl From<SnapshotRecord> for Held {
+    fn from(record: SnapshotRecord) -> Self {
+        Self { epoch: record.epoch, header: record.header, content: Content::Bytes(record.content) }
+    }
+}
+
+impl From<Held> for SnapshotRecord {
+    fn from(held: Held) -> Self {
+        let content = match held.content {
+            Content::Bytes(bytes) => bytes,
+            Content::Snapshot(snapshot) => Bytes::from(snapshot.encode()),
+        };
+        Self { epoch: held.epoch, header: held.header, content }
+    }
+}
+
 #[derive(Default)]
 struct State {
-    cells: BTreeMap<Arc<str>, (u64, SnapshotRecord)>,
+    cells: BTreeMap<Arc<str>, (u64, Held)>,
     change: u64,
 }
 
@@ -141,6 +182,11 @@ impl SnapshotMap {
     /// # Errors
     /// [`PublishError::TooManyCells`].
     pub fn publish(&self, cell: &Arc<str>, snapshot: SnapshotRecord) -> Result<Published, PublishError> {
+        self.publish_held(cell, snapshot.into())
+    }
+
+    /// The same of a snapshot that may not be encoded yet.
+    pub(crate) fn publish_held(&self, cell: &Arc<str>, snapshot: Held) -> Result<Published, PublishError> {
         let mut guard = lock(&self.state);
         let state = &mut *guard;
         match state.cells.get(cell) {
@@ -163,6 +209,11 @@ impl SnapshotMap {
 
     /// As [`SnapshotLog::latest`].
     pub fn latest(&self, cell: &str) -> Option<SnapshotRecord> {
+        self.held(cell).map(SnapshotRecord::from)
+    }
+
+    /// The same, encoded or not.
+    pub(crate) fn held(&self, cell: &str) -> Option<Held> {
         lock(&self.state).cells.get(cell).map(|(_, snapshot)| snapshot.clone())
     }
 
@@ -203,13 +254,10 @@ impl Subscription {
     pub fn try_changed(&mut self) -> Vec<CellChange> {
         let Some(map) = self.map.upgrade() else { return Vec::new() };
         let state = lock(&map.state);
-        let changes = state
-            .cells
-            .iter()
-            .filter(|(_, (change, _))| *change > self.seen)
-            .map(|(cell, (_, snapshot))| (cell.clone(), snapshot.clone()))
-            .collect();
+        let changed = state.cells.iter().filter(|(_, (change, _))| *change > self.seen);
+        let held: Vec<(Arc<str>, Held)> = changed.map(|(cell, (_, held))| (cell.clone(), held.clone())).collect();
         self.seen = state.change;
-        changes
+        drop(state);
+        held.into_iter().map(|(cell, held)| (cell, held.into())).collect()
     }
 }

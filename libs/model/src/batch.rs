@@ -191,6 +191,28 @@ impl SampleBatchBuilder {
         self.value.push(value);
     }
 
+    /// Adds numeric rows column by column, as many as there are `values`; the other columns must have at least so many.
+    pub fn extend(
+        &mut self,
+        resource: impl Iterator<Item = u32>,
+        series: impl Iterator<Item = u32>,
+        start_ns: impl Iterator<Item = i64>,
+        time_ns: impl Iterator<Item = i64>,
+        values: &[f64],
+    ) {
+        let rows = values.len();
+        self.resource.extend(resource.take(rows));
+        self.series_index.extend(series.take(rows));
+        self.start_ns.extend(start_ns.take(rows));
+        self.time_ns.extend(time_ns.take(rows));
+        self.value.extend_from_slice(values);
+        debug_assert!(
+            [self.resource.len(), self.series_index.len(), self.start_ns.len(), self.time_ns.len()]
+                .into_iter()
+                .all(|length| length == self.value.len())
+        );
+    }
+
     /// Adds a histogram row.
     pub fn push_histogram(&mut self, point: HistogramPoint) {
         self.histograms.push(point);

@@ -5,6 +5,7 @@
 //! long as it lives; slots that are free have `live[slot] == false` and their values mean nothing.
 
 use arrow_array::Float64Array;
+use arrow_buffer::ScalarBuffer;
 
 /// What is known of the servers themselves at a tick.
 #[derive(Clone, Debug, Default)]
@@ -23,7 +24,7 @@ pub struct ServerFrame {
     pub interval_seconds: Vec<f32>,
 }
 
-/// The values of one signal at a tick.
+/// The values of one signal at a tick. Columns may be shared with those of an input.
 #[derive(Clone, Debug)]
 pub struct SignalFrame {
     /// Over the control window; null where an input is missing.
@@ -31,9 +32,9 @@ pub struct SignalFrame {
     /// Over the state window.
     pub state: Float64Array,
     /// Samples in the control window: the fewest of the inputs the value was made of.
-    pub samples: Vec<u32>,
+    pub samples: ScalarBuffer<u32>,
     /// Age of the newest sample, seconds: the oldest of the inputs the value was made of; NaN without one.
-    pub age_seconds: Vec<f32>,
+    pub age_seconds: ScalarBuffer<f32>,
     /// Events in the control window, where the signal demands a volume.
     pub volume: Option<Float64Array>,
 }

@@ -4,11 +4,17 @@
 //! bytes ([`CellSnapshot::encode`]); log positions, wall-clock times and counts of duplicates stand beside it, never in
 //! it. Rows lie in slot order, which is itself such a function (servers of one tick in key order, then the next tick's).
 
+use std::convert::Infallible;
 use std::sync::Arc;
+
+use arrow_buffer::ScalarBuffer;
 
 use crate::codec::{DecodeError, Decoder, Encoder};
 use crate::frame::{ClassFrame, HealthFrame, Reason, ReasonKind};
 use crate::policy::{Family, OnExpiry};
+
+/// From this many bytes on, pieces of an encoded snapshot are handed out.
+const PIECE_BYTES: usize = 256 * 1024;
 
 /// The version written in front of every snapshot.
 pub const SNAPSHOT_VERSION: u8 = 1;
@@ -92,20 +98,20 @@ pub struct ServerTable {
 #[derive(Clone, Debug, PartialEq)]
 pub struct InputColumn {
     /// Value over the control window, NaN = none.
-    pub value: Vec<f64>,
+    pub value: ScalarBuffer<f64>,
     /// Which source won, 255 = none.
-    pub source: Vec<u8>,
+    pub source: ScalarBuffer<u8>,
 }
 
-/// One signal of all servers.
+/// One signal of all servers. A signal that is an input as it is shares the memory of its columns.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SignalColumn {
     /// Value over the control window, NaN = none.
-    pub value: Vec<f64>,
+    pub value: ScalarBuffer<f64>,
     /// Samples in the control window.
-    pub samples: Vec<u32>,
+    pub samples: ScalarBuffer<u32>,
     /// Age of the newest sample, seconds, NaN = none.
-    pub age_seconds: Vec<f32>,
+    pub age_seconds: ScalarBuffer<f32>,
 }
 
 /// The snapshot of a cell at a tick.
@@ -154,15 +160,43 @@ impl CellSnapshot {
 
     /// The content as bytes: equal contents have equal bytes.
     pub fn encode(&self) -> Vec<u8> {
-        let rows = self.len();
-        let mut out = Encoder { bytes: Vec::with_capacity(rows * (128 + 16 * self.signals.len())) };
+        let row_bytes = 160 + 21 * self.signals.len() + 9 * self.inputs.len() + 12 * self.decisions.len();
+        let mut out = Encoder { bytes: Vec::with_capacity(self.len() * row_bytes + 64 * self.health.reasons.len()) };
+        let Ok(()) = self.encode_columns(&mut out, &mut |_| Ok::<(), Infallible>(()));
+        out.bytes
+    }
+
+    /// Gives the bytes of [`Self::encode`] piece by piece, so that nobody needs room for all of them at once: those of a
+    /// cell of a million servers are hundreds of megabytes.
+    ///
+    /// # Errors
+    /// As soon as `put` fails.
+    pub fn write_to<E>(&self, mut put: impl FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
+        let mut out = Encoder::default();
+        self.encode_columns(&mut out, &mut |out| {
+            if out.bytes.len() >= PIECE_BYTES {
+                put(&out.bytes)?;
+                out.bytes.clear();
+            }
+            Ok(())
+        })?;
+        put(&out.bytes)
+    }
+
+    /// Writes column after column; `done` may take away what was written so far after each of them.
+    fn encode_columns<E>(
+        &self,
+        out: &mut Encoder,
+        done: &mut impl FnMut(&mut Encoder) -> Result<(), E>,
+    ) -> Result<(), E> {
         out.put_u8(SNAPSHOT_VERSION);
         out.put_str(&self.cell);
         out.put_i64(self.epoch);
         out.put_i64(self.tick_seconds);
-        encode_policy(&self.policy, &mut out);
+        encode_policy(&self.policy, out);
         let servers = &*self.servers;
         out.put_strs(&servers.server);
+        done(out)?;
         out.put_u32(servers.aliases.len() as u32);
         for aliases in &servers.aliases {
             out.put_strs(aliases);
@@ -171,17 +205,20 @@ impl CellSnapshot {
         out.put_strs(&servers.pools);
         out.put_u16s(&servers.rule);
         out.put_f32s(&self.age_seconds);
-        encode_health(&self.health, &mut out);
+        done(out)?;
+        encode_health(&self.health, out, done)?;
         out.put_u32(self.signals.len() as u32);
         for column in &self.signals {
             out.put_f64s(&column.value);
             out.put_u32s(&column.samples);
             out.put_f32s(&column.age_seconds);
+            done(out)?;
         }
         out.put_u32(self.inputs.len() as u32);
         for column in &self.inputs {
             out.put_f64s(&column.value);
             out.put_u8s(&column.source);
+            done(out)?;
         }
         out.put_u32(self.decisions.len() as u32);
         for class in &self.decisions {
@@ -190,8 +227,9 @@ impl CellSnapshot {
             out.put_u16s(&class.binding);
             out.put_u8s(&class.reason);
             out.put_u8s(&class.mode);
+            done(out)?;
         }
-        out.bytes
+        Ok(())
     }
 
     /// The snapshot that bytes hold.
@@ -223,14 +261,14 @@ impl CellSnapshot {
         let signals = (0..input.get_length(12, "signals")?)
             .map(|_| {
                 Ok(SignalColumn {
-                    value: input.get_f64s()?,
-                    samples: input.get_u32s()?,
-                    age_seconds: input.get_f32s()?,
+                    value: input.get_f64s()?.into(),
+                    samples: input.get_u32s()?.into(),
+                    age_seconds: input.get_f32s()?.into(),
                 })
             })
             .collect::<Result<Vec<_>, DecodeError>>()?;
         let inputs = (0..input.get_length(8, "inputs")?)
-            .map(|_| Ok(InputColumn { value: input.get_f64s()?, source: input.get_u8s()? }))
+            .map(|_| Ok(InputColumn { value: input.get_f64s()?.into(), source: input.get_u8s()?.into() }))
             .collect::<Result<Vec<_>, DecodeError>>()?;
         let decisions = (0..input.get_length(20, "decisions")?)
             .map(|_| {
@@ -276,30 +314,39 @@ impl CellSnapshot {
             health.throttle_signal.len(),
         ];
         let signals = policy.signals.len();
-        let is_signal = |signal: &u16| *signal == Reason::NO_SIGNAL || usize::from(*signal) < signals;
+        // A million rows are looked at at each tick: to the end and without branches, which makes vector instructions.
+        fn all<T>(column: &[T], holds: impl Fn(&T) -> bool) -> bool {
+            column.iter().fold(true, |all, value| all & holds(value))
+        }
+        let no_signal = u16::try_from(signals).unwrap_or(Reason::NO_SIGNAL);
+        let is_signal = |signal: &u16| (*signal == Reason::NO_SIGNAL) | (*signal < no_signal);
         per_row.iter().all(|length| *length == rows)
-            && servers.pool.iter().all(|pool| (*pool as usize) < servers.pools.len())
-            && servers.rule.iter().all(|rule| usize::from(*rule) < policy.rules.len())
+            && all(&servers.pool, |pool| (*pool as usize) < servers.pools.len())
+            && all(&servers.rule, |rule| usize::from(*rule) < policy.rules.len())
             && policy.rules.iter().all(|rule| {
                 rule.thresholds.len() == signals
                     && [rule.set_points.len(), rule.on_expiry.len(), rule.nominals.len()]
                         .iter()
                         .all(|length| *length == policy.classes.len())
             })
-            && health.load_state.iter().all(|state| *state <= 4)
-            && health.fault_state.iter().all(|state| *state <= 3)
-            && health.placement.iter().all(|placement| *placement <= 2)
+            && all(&health.load_state, |state| *state <= 4)
+            && all(&health.fault_state, |state| *state <= 3)
+            && all(&health.placement, |placement| *placement <= 2)
             && [health.signal_pressure.len(), health.signal_status.len(), health.relative_thresholds.len()]
                 .iter()
                 .all(|length| *length == signals)
             && health.signal_pressure.iter().all(|column| column.len() == rows)
-            && health.signal_status.iter().all(|column| column.len() == rows && column.iter().all(|s| *s <= 4))
+            && health.signal_status.iter().all(|column| column.len() == rows && all(column, |status| *status <= 4))
             && health.relative_thresholds.iter().all(|column| column.is_empty() || column.len() == rows)
             && health.reason_offsets.len() == rows + 1
-            && health.reason_offsets.windows(2).all(|pair| pair[0] <= pair[1])
+            && health
+                .reason_offsets
+                .iter()
+                .zip(&health.reason_offsets[1..])
+                .fold(true, |all, (from, to)| all & (from <= to))
             && health.reason_offsets.last().is_some_and(|end| *end as usize == health.reasons.len())
             && health.reasons.iter().all(|reason| is_signal(&reason.signal))
-            && health.throttle_signal.iter().all(is_signal)
+            && all(&health.throttle_signal, is_signal)
             && self.signals.len() == signals
             && self
                 .signals
@@ -312,9 +359,9 @@ impl CellSnapshot {
                 [class.admit.len(), class.would_admit.len(), class.binding.len(), class.reason.len(), class.mode.len()]
                     .iter()
                     .all(|length| *length == rows)
-                    && class.binding.iter().all(is_signal)
-                    && class.reason.iter().all(|reason| *reason <= 9)
-                    && class.mode.iter().all(|mode| *mode <= 2)
+                    && all(&class.binding, is_signal)
+                    && all(&class.reason, |reason| *reason <= 9)
+                    && all(&class.mode, |mode| *mode <= 2)
             })
     }
 }
@@ -416,7 +463,11 @@ fn decode_policy(input: &mut Decoder<'_>) -> Result<PolicyHead, DecodeError> {
     })
 }
 
-fn encode_health(health: &HealthFrame, out: &mut Encoder) {
+fn encode_health<E>(
+    health: &HealthFrame,
+    out: &mut Encoder,
+    done: &mut impl FnMut(&mut Encoder) -> Result<(), E>,
+) -> Result<(), E> {
     out.put_f32s(&health.score);
     out.put_f32s(&health.pressure);
     out.put_f32s(&health.load_pressure);
@@ -430,10 +481,12 @@ fn encode_health(health: &HealthFrame, out: &mut Encoder) {
     out.put_u32(health.signal_pressure.len() as u32);
     for column in &health.signal_pressure {
         out.put_f32s(column);
+        done(out)?;
     }
     out.put_u32(health.signal_status.len() as u32);
     for column in &health.signal_status {
         out.put_u8s(column);
+        done(out)?;
     }
     out.put_f32s(&health.throttle_pressure);
     out.put_u16s(&health.throttle_signal);
@@ -458,6 +511,7 @@ fn encode_health(health: &HealthFrame, out: &mut Encoder) {
         out.put_u32(reason.samples);
         out.put_f32(reason.age_seconds);
     }
+    done(out)
 }
 
 fn decode_health(input: &mut Decoder<'_>) -> Result<HealthFrame, DecodeError> {

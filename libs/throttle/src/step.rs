@@ -82,13 +82,26 @@ const ROW_BYTES: usize = 24;
 /// What the throttle remembers of a cell between ticks.
 ///
 /// Inputs: [`Self::step`], [`Self::remove_slot`], [`Self::set_policy`]; everything else only reads.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default)]
 pub struct ThrottleState {
     names: Vec<String>,
     /// Fractions in force, per class and slot.
     fractions: Vec<Vec<f32>>,
     rows: Vec<Row>,
     counters: ThrottleCounters,
+    /// The memory of a frame that is no longer read.
+    spare: ThrottleFrame,
+}
+
+impl PartialEq for ThrottleState {
+    /// Spare memory says nothing about a cell.
+    fn eq(&self, other: &Self) -> bool {
+        let known = |state: &Self| (state.counters, state.rows.len());
+        known(self) == known(other)
+            && self.names == other.names
+            && self.fractions == other.fractions
+            && self.rows == other.rows
+    }
 }
 
 /// One class on one server, decided.
@@ -157,6 +170,11 @@ impl ThrottleState {
         self.counters
     }
 
+    /// Gives back a frame that nobody reads any more: the next tick writes into its memory instead of touching new.
+    pub fn recycle(&mut self, frame: ThrottleFrame) {
+        self.spare = frame;
+    }
+
     /// Takes one tick: decisions for all servers, one frame per class of the policy.
     pub fn step(&mut self, step: &Step<'_>) -> ThrottleFrame {
         let (servers, health) = (step.servers, step.health);
@@ -177,7 +195,9 @@ impl ThrottleState {
         let length = slots.max(self.rows.len());
         self.rows.resize(length, Row::default());
         self.fractions.iter_mut().for_each(|column| column.resize(length, 1.0));
-        let mut frames: ThrottleFrame = self.names.iter().map(|_| open(slots)).collect();
+        let mut spare = std::mem::take(&mut self.spare);
+        let mut frames: ThrottleFrame =
+            self.names.iter().map(|_| open(slots, spare.pop().unwrap_or_default())).collect();
         self.propose(step, slots, &mut frames);
         self.commit(&frames);
         frames
@@ -193,6 +213,10 @@ impl ThrottleState {
             .iter()
             .map(|rule| rule.classes.iter().filter_map(|class| class.set_point).fold(f64::MAX, f64::min) as f32)
             .collect();
+        let unknown_seconds = step.policy.health.unknown_after_seconds as f32;
+        // The mode is the server's, not the class's: one column, copied into each frame.
+        let mut modes = vec![MODE_OFF; slots];
+        let mut untouched = 0u64;
         let mut before = vec![1.0; count];
         let mut decided = vec![Proposal { fraction: 1.0, reason: DecisionReason::Open }; count];
         for slot in 0..slots {
@@ -206,7 +230,7 @@ impl ThrottleState {
                 Mode::Enforce { percent } if f64::from(step.servers.enforcement_rank[slot]) < percent => MODE_ENFORCE,
                 Mode::Observe | Mode::Enforce { .. } => MODE_OBSERVE,
             };
-            frames.iter_mut().for_each(|frame| frame.mode[slot] = mode);
+            modes[slot] = mode;
             if mode == MODE_OFF {
                 frames.iter_mut().for_each(|frame| frame.reason[slot] = DecisionReason::Off as u8);
                 self.rows[slot] = Row::default();
@@ -218,10 +242,19 @@ impl ThrottleState {
                 *held = f64::from(column[slot]);
                 whole &= *held >= 1.0;
             }
+            let is_below = whole && step.health.throttle_pressure[slot] <= lowest[number];
+            let (age, interval) = (step.servers.age_seconds[slot], step.servers.interval_seconds[slot]);
+            if is_below && mode == MODE_OBSERVE && age <= (UNKNOWN_INTERVALS * interval).max(unknown_seconds) {
+                // Nearly every server at nearly every time: written to only if there is something to forget.
+                if self.rows[slot] != Row::default() {
+                    self.rows[slot] = Row::default();
+                }
+                untouched += 1;
+                continue;
+            }
             let situation = self.look(step, slot, mode, &rule.classes);
-            let is_quiet = situation.silent_seconds.is_none() && step.health.throttle_pressure[slot] <= lowest[number];
-            if whole && is_quiet {
-                self.counters.reasons[DecisionReason::Open as usize] += count as u64;
+            if is_below && situation.silent_seconds.is_none() {
+                untouched += 1;
                 continue;
             }
             situation.decide(&before, &mut decided);
@@ -239,6 +272,8 @@ impl ThrottleState {
                 }
             }
         }
+        self.counters.reasons[DecisionReason::Open as usize] += untouched * count as u64;
+        frames.iter_mut().for_each(|frame| frame.mode.copy_from_slice(&modes));
     }
 
     /// Makes the decided fractions those in force: 1 wherever the mode is not enforce, so that enforcing starts there.
@@ -336,7 +371,7 @@ impl ThrottleState {
                 if valid { Ok((name, column)) } else { Err(input.error("fractions of a class")) }
             })
             .collect::<Result<(Vec<_>, Vec<_>), DecodeError>>()?;
-        Ok(Self { names, fractions, rows, counters: ThrottleCounters::default() })
+        Ok(Self { names, fractions, rows, ..Self::default() })
     }
 }
 
@@ -451,12 +486,17 @@ impl Situation<'_> {
 }
 
 /// A frame in which nothing is limited and nothing was decided.
-fn open(slots: usize) -> ClassFrame {
+fn open(slots: usize, spare: ClassFrame) -> ClassFrame {
+    fn all<T: Copy>(mut column: Vec<T>, slots: usize, value: T) -> Vec<T> {
+        column.clear();
+        column.resize(slots, value);
+        column
+    }
     ClassFrame {
-        admit: vec![1.0; slots],
-        would_admit: vec![1.0; slots],
-        binding: vec![Reason::NO_SIGNAL; slots],
-        reason: vec![DecisionReason::Open as u8; slots],
-        mode: vec![MODE_OFF; slots],
+        admit: all(spare.admit, slots, 1.0),
+        would_admit: all(spare.would_admit, slots, 1.0),
+        binding: all(spare.binding, slots, Reason::NO_SIGNAL),
+        reason: all(spare.reason, slots, DecisionReason::Open as u8),
+        mode: all(spare.mode, slots, MODE_OFF),
     }
 }

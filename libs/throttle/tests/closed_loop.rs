@@ -79,7 +79,7 @@ impl Plant {
             self.pressure = pressure(mean);
         }
         self.frames.servers.age_seconds[0] = age_seconds as f32;
-        self.frames.signals[0].age_seconds[0] = age_seconds as f32;
+        self.frames.set_signal_age(age_seconds as f32);
         self.frames.health.throttle_pressure[0] = self.pressure as f32;
         let decided = self.throttle.step(&Step {
             tick: Timestamp::from_seconds(1_000_000 + seconds as i64),

@@ -88,12 +88,12 @@ fn the_same_report_moves_a_class_once() {
     script.frames.servers.interval_seconds[0] = 60.0;
     let first = script.run(1, 1.0, DISCRETIONARY).0;
     for age_seconds in [10.0, 20.0, 30.0, 40.0, 50.0] {
-        script.frames.signals[0].age_seconds[0] = age_seconds;
+        script.frames.set_signal_age(age_seconds);
         assert_eq!(script.run(1, 1.0, DISCRETIONARY), (first, DecisionReason::Held), "{age_seconds}");
     }
-    script.frames.signals[0].age_seconds[0] = 0.0;
+    script.frames.set_signal_age(0.0);
     assert!(script.run(1, 1.0, DISCRETIONARY).0 < first);
-    script.frames.signals[0].age_seconds[0] = f32::NAN;
+    script.frames.set_signal_age(f32::NAN);
     assert_eq!(script.run(1, 3.0, DISCRETIONARY).1, DecisionReason::Held, "a held signal has no report");
 }
 

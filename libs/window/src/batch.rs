@@ -1,6 +1,7 @@
 //! What a tick makes of the samples: columns with one row per server slot.
 
 use arrow_array::{Array, Float64Array, RecordBatch};
+use arrow_buffer::{ArrowNativeType, ScalarBuffer};
 use headroom_model::Timestamp;
 
 /// Where an input got nothing from any source.
@@ -9,15 +10,15 @@ pub const NO_SOURCE: u8 = u8::MAX;
 /// A server that has never sent a sample, in [`ServerColumns::last_sample_ns`].
 pub const NEVER_NS: i64 = i64::MIN;
 
-/// How an input came to its values, per slot.
+/// How an input came to its values, per slot. Readers of a tick share the columns instead of copying them.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct InputColumns {
     /// Samples in the control window.
-    pub samples: Vec<u32>,
+    pub samples: ScalarBuffer<u32>,
     /// Age of the newest sample at the tick, seconds; NaN = none is known.
-    pub age_seconds: Vec<f32>,
+    pub age_seconds: ScalarBuffer<f32>,
     /// The source that won: an index into the input's sources; [`NO_SOURCE`] = none.
-    pub source: Vec<u8>,
+    pub source: ScalarBuffer<u8>,
 }
 
 /// What is wrong with the data of a server in the control window: numbers of rows or events, which repeats of a sample
@@ -66,48 +67,54 @@ pub struct WindowBatch {
     pub servers: ServerColumns,
 }
 
-/// Buffers of a batch that is no longer read.
+/// Memory of columns that are no longer read.
 #[derive(Debug, Default)]
 pub(crate) struct Spare {
     values: Vec<Vec<f64>>,
-    inputs: Vec<InputColumns>,
+    samples: Vec<Vec<u32>>,
+    age_seconds: Vec<Vec<f32>>,
+    source: Vec<Vec<u8>>,
     servers: ServerColumns,
 }
 
 impl Spare {
-    /// Takes back the buffers of a batch, as far as nobody else holds them.
-    pub fn put(&mut self, batch: WindowBatch) {
+    /// Takes back the columns of a batch, as far as nobody else holds them.
+    pub fn put(&mut self, batch: WindowBatch, inputs_max: usize) {
         let WindowBatch { control, state, inputs, servers, .. } = batch;
-        let mut buffers = Vec::new();
-        for column in control.columns().iter().chain(state.columns()) {
-            if let Some(array) = column.as_any().downcast_ref::<Float64Array>() {
-                buffers.push(array.values().clone());
-            }
-        }
+        let columns = control.columns().iter().chain(state.columns());
+        let buffers: Vec<ScalarBuffer<f64>> = columns
+            .filter_map(|column| Some(column.as_any().downcast_ref::<Float64Array>()?.values().clone()))
+            .collect();
         drop((control, state));
-        self.values = buffers.into_iter().filter_map(|buffer| buffer.into_inner().into_vec().ok()).collect();
-        self.inputs = inputs;
+        for values in buffers {
+            self.put_values(values, inputs_max);
+        }
+        for columns in inputs {
+            self.put_input(columns, inputs_max);
+        }
         self.servers = servers;
+    }
+
+    /// Takes back a column of values, unless there are as many as a tick of so many inputs needs.
+    pub fn put_values(&mut self, values: ScalarBuffer<f64>, inputs_max: usize) {
+        keep(&mut self.values, values, 2 * inputs_max);
+    }
+
+    /// Takes back the columns of an input.
+    pub fn put_input(&mut self, columns: InputColumns, inputs_max: usize) {
+        keep(&mut self.samples, columns.samples, inputs_max);
+        keep(&mut self.age_seconds, columns.age_seconds, inputs_max);
+        keep(&mut self.source, columns.source, inputs_max);
     }
 
     /// An empty buffer for `slots` values.
     pub fn values(&mut self, slots: usize) -> Vec<f64> {
-        let mut values = self.values.pop().unwrap_or_default();
-        values.clear();
-        values.reserve(slots);
-        values
+        empty(&mut self.values, slots)
     }
 
-    /// Empty columns of an input.
-    pub fn input(&mut self, slots: usize) -> InputColumns {
-        let mut columns = self.inputs.pop().unwrap_or_default();
-        columns.samples.clear();
-        columns.samples.reserve(slots);
-        columns.age_seconds.clear();
-        columns.age_seconds.reserve(slots);
-        columns.source.clear();
-        columns.source.reserve(slots);
-        columns
+    /// Empty columns of an input: samples, ages, sources.
+    pub fn input(&mut self, slots: usize) -> (Vec<u32>, Vec<f32>, Vec<u8>) {
+        (empty(&mut self.samples, slots), empty(&mut self.age_seconds, slots), empty(&mut self.source, slots))
     }
 
     /// Empty columns of the servers.
@@ -119,4 +126,20 @@ impl Spare {
         columns.quality.clear();
         columns
     }
+}
+
+/// Keeps the memory of a column that nobody else holds.
+fn keep<T: ArrowNativeType>(held: &mut Vec<Vec<T>>, column: ScalarBuffer<T>, max: usize) {
+    if held.len() < max
+        && let Ok(column) = column.into_inner().into_vec()
+    {
+        held.push(column);
+    }
+}
+
+fn empty<T>(held: &mut Vec<Vec<T>>, length: usize) -> Vec<T> {
+    let mut column = held.pop().unwrap_or_default();
+    column.clear();
+    column.reserve_exact(length);
+    column
 }

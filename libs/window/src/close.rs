@@ -5,21 +5,24 @@
 //! looked at once for both windows, and what has to be done once per row at a tick (interval, quality, expiry) is done
 //! while its samples are still in the nearest cache.
 
+use arrow_buffer::ScalarBuffer;
 use arrow_schema::ArrowError;
 use headroom_model::policy::{Fold, WindowFunction};
 use headroom_model::{SeriesKind, Timestamp};
 use rustc_hash::FxHashSet;
 
-use crate::batch::{NO_SOURCE, Quality, WindowBatch};
+use crate::batch::{InputColumns, NO_SOURCE, Quality, WindowBatch};
 use crate::chunked::Chunked;
 use crate::config::{FLAT_SAMPLES, ROW_SILENT_MS, WindowCounters};
 use crate::fold::{InputFold, InputValues, merges};
 use crate::histogram::{HistogramRow, HistogramSum};
 use crate::ingest::window_ms;
 use crate::lanes::LaneEntry;
-use crate::numeric::{self, Extent, Scratch, TickTimes, Values, has_ended, interval_of, needed_from, stretch_ms};
+use crate::numeric::{
+    self, Extent, Scratch, TickTimes, Values, expected_samples, has_ended, interval_of, needed_from, stretch_ms,
+};
 use crate::output::{BLOCK, Output};
-use crate::plain;
+use crate::plain::{self, LastTimes};
 use crate::samples::{RANGE_MS, Row, Samples, flag};
 use crate::series::SeriesTable;
 use crate::store::{HISTOGRAM, InputPlan, ResourceState, WindowStore};
@@ -41,7 +44,7 @@ impl WindowStore {
             state_ms: window_ms(self.policy.windows.state_seconds).max(control_ms),
             last_tick_ms: self.last_tick_ms.unwrap_or(i64::MIN),
         };
-        let mut output = Output::new(std::mem::take(&mut self.spare), self.plans.len(), slots);
+        let mut output = Output::new(&mut self.spare, self.plans.len(), slots);
         let mut pass = Pass {
             times,
             future_max_ms: self.config.future_max_ns.map(|ns| (ns / 1_000_000).clamp(0, RANGE_MS)),
@@ -54,6 +57,7 @@ impl WindowStore {
             counters: WindowCounters::default(),
             expired: Vec::new(),
             marked: (u32::MAX, i64::MIN),
+            last_times: LastTimes::none(),
             scratch: Scratch::default(),
             fold: InputFold::default(),
         };
@@ -76,9 +80,16 @@ impl WindowStore {
         output.finish(tick, self.schema.clone())
     }
 
-    /// Gives back a batch that nobody reads any more, so that the next tick need not allocate.
+    /// Gives back a batch, so that the next tick writes into memory that it has touched before. What somebody still holds
+    /// of it stays theirs.
     pub fn recycle(&mut self, batch: WindowBatch) {
-        self.spare.put(batch);
+        self.spare.put(batch, self.plans.len());
+    }
+
+    /// Gives back columns that were taken out of a batch.
+    pub fn recycle_input(&mut self, value: ScalarBuffer<f64>, columns: InputColumns) {
+        self.spare.put_values(value, self.plans.len());
+        self.spare.put_input(columns, self.plans.len());
     }
 
     fn prepare(&mut self, tick_ms: i64) {
@@ -178,6 +189,14 @@ struct ServerSeen {
 }
 
 impl ServerSeen {
+    /// Adds a row that reports at this interval.
+    #[inline(always)]
+    fn add(&mut self, interval_ms: u32, expected: f64, observed: usize) {
+        self.interval_ms = self.interval_ms.min(interval_ms);
+        self.expected += expected;
+        self.observed += (observed as f64).min(expected);
+    }
+
     fn coverage(&self) -> f32 {
         if self.expected > 0.0 { (self.observed / self.expected) as f32 } else { f32::NAN }
     }
@@ -209,6 +228,7 @@ struct Pass<'a> {
     expired: Vec<(u32, u32)>,
     /// The resource whose watermark was looked at last, and the time it is at least at.
     marked: (u32, i64),
+    last_times: LastTimes,
     scratch: Scratch,
     fold: InputFold,
 }
@@ -271,27 +291,22 @@ impl Pass<'_> {
     fn numeric_row(&mut self, lane: &LaneEntry, plan: &InputPlan, seen: &mut ServerSeen) -> (Values, i64) {
         let row = &self.rows[lane.row as usize];
         let view = self.samples.view(row);
-        let Some(plain) = plain::evaluate(row, &view, plan.function, &self.times, self.future_max_ms) else {
+        let Some(plain) =
+            plain::evaluate(row, &view, plan.function, &self.times, self.future_max_ms, &mut self.last_times)
+        else {
             return self.other_numeric_row(lane, plan, seen);
         };
-        let newest_ms = self.times.tick_ms - i64::from(plain.age_ms);
+        let newest_ms = self.times.tick_ms - i64::from(plain.times.age_ms);
+        let samples = plain.times.samples();
         if lane.last_of_row {
-            let found = RowSeen {
-                resource: row.resource,
-                newest_ms: Some(newest_ms),
-                interval_ms: row.interval_ms,
-                alive: true,
-                observed: plain.samples as usize,
-                control_ms: plain.control_ms,
-                future: false,
-                expired: false,
-                flags: 0,
-            };
-            self.finish_row(lane.row, &found, sweep::Events::default(), seen);
+            // Of a plain row there is nothing to note but that it lives.
+            let (resource, interval_ms) = (row.resource, row.interval_ms);
+            self.mark(resource, newest_ms, seen);
+            seen.add(interval_ms, plain.times.expected, samples as usize);
         }
         let scale = plan.scale(lane.source);
         let (control, state) = (plain.control * scale, plain.state * scale);
-        (Values { control, state, samples: plain.samples, ..Values::NONE }, newest_ms)
+        (Values { control, state, samples, ..Values::NONE }, newest_ms)
     }
 
     /// The general way, for the rows that are not plain.
@@ -546,29 +561,32 @@ impl Pass<'_> {
         self.finish_row(id, &found, control.events, seen);
     }
 
+    /// Notes the time of a row's newest sample.
+    #[inline(always)]
+    fn mark(&mut self, resource: u32, newest_ms: i64, seen: &mut ServerSeen) {
+        seen.newest_ms = seen.newest_ms.max(newest_ms);
+        // The rows of a resource mostly have the same newest time: its state is looked at once.
+        let (marked, marked_ms) = self.marked;
+        if marked != resource || marked_ms < newest_ms {
+            self.marked = (resource, newest_ms);
+            if let Some(Some(state)) = self.resources.get_mut(resource as usize)
+                && state.watermark_ms < newest_ms
+            {
+                state.watermark_ms = newest_ms;
+            }
+        }
+    }
+
     #[inline(always)]
     fn finish_row(&mut self, id: u32, found: &RowSeen, events: sweep::Events, seen: &mut ServerSeen) {
         if found.expired {
             self.expired.push((found.resource, id));
         }
         if let Some(newest_ms) = found.newest_ms {
-            seen.newest_ms = seen.newest_ms.max(newest_ms);
-            // The rows of a resource mostly have the same newest time: its state is looked at once.
-            let (resource, marked_ms) = self.marked;
-            if resource != found.resource || marked_ms < newest_ms {
-                self.marked = (found.resource, newest_ms);
-                if let Some(Some(state)) = self.resources.get_mut(found.resource as usize)
-                    && state.watermark_ms < newest_ms
-                {
-                    state.watermark_ms = newest_ms;
-                }
-            }
+            self.mark(found.resource, newest_ms, seen);
         }
         if found.alive && found.interval_ms != 0 {
-            seen.interval_ms = seen.interval_ms.min(found.interval_ms);
-            let expected = f64::from(found.control_ms) / f64::from(found.interval_ms);
-            seen.expected += expected;
-            seen.observed += (found.observed as f64).min(expected);
+            seen.add(found.interval_ms, expected_samples(found.control_ms, found.interval_ms), found.observed);
         }
         let quality = &mut seen.quality;
         let add = |sum: &mut u16, more: u32| *sum = sum.saturating_add(u16::try_from(more).unwrap_or(u16::MAX));

@@ -62,10 +62,22 @@ pub fn stretch_ms(interval_ms: u32) -> u32 {
     interval_ms.saturating_mul(5) / 2
 }
 
+/// How many samples a window would have of a row with this interval.
+#[inline]
+pub fn expected_samples(window_ms: u32, interval_ms: u32) -> f64 {
+    f64::from(window_ms) / f64::from(interval_ms)
+}
+
 /// Median of up to the last three gaps before `end`; the lower one of two. 0 with less than two samples.
 #[inline(always)]
 pub fn interval_of(view: &View<'_>, end: usize) -> u32 {
-    let gap = |at: usize| view.time(at).wrapping_sub(view.time(at - 1)).clamp(1, crate::config::INTERVAL_MAX_MS);
+    usual_gap(end, |at| view.time(at).wrapping_sub(view.time(at - 1)))
+}
+
+/// The same of the distances between each sample before `end` and the one before it.
+#[inline(always)]
+pub fn usual_gap(end: usize, gap: impl Fn(usize) -> u32) -> u32 {
+    let gap = |at: usize| gap(at).clamp(1, crate::config::INTERVAL_MAX_MS);
     match end {
         0 | 1 => 0,
         2 => gap(1),
@@ -76,7 +88,7 @@ pub fn interval_of(view: &View<'_>, end: usize) -> u32 {
 
 /// The middle one of three.
 #[inline(always)]
-pub fn median(a: u32, b: u32, c: u32) -> u32 {
+fn median(a: u32, b: u32, c: u32) -> u32 {
     a.min(b).max(a.max(b).min(c))
 }
 

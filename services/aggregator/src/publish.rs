@@ -1,8 +1,8 @@
 //! Where snapshots go: to the readers of this process at once, to the snapshot log as fast as it takes them.
 //!
-//! The readers get the snapshot itself. Encoding it costs more than computing some of it, and only the log needs bytes,
-//! so a thread of its own encodes the newest snapshot of every cell and skips those that were overtaken meanwhile: a
-//! slow disk then costs history that nobody can ask for yet, never a late decision.
+//! The readers get the snapshot itself. Only the log needs bytes, and the one on disk not before it writes them; encoding
+//! costs more than computing some of it, so a thread of its own hands over the newest snapshot of every cell and skips
+//! those that were overtaken meanwhile: a slow log then costs history that nobody can ask for yet, never a late decision.
 //!
 //! A log that says that somebody else owns the partition raises the owner's [`Fence`], and the owner stops.
 
@@ -12,7 +12,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use headroom_log::{Position, PublishError, Published, SnapshotLog, SnapshotRecord};
+use headroom_log::{Position, PublishError, Published, SnapshotLog};
 use headroom_model::CellSnapshot;
 use headroom_model::codec::Encoder;
 
@@ -43,7 +43,7 @@ pub(crate) struct Owning {
     pub(crate) fence: Fence,
 }
 
-/// Encodes and publishes the newest snapshot of every cell.
+/// Publishes the newest snapshot of every cell.
 pub(crate) struct Publisher {
     shared: Arc<Shared>,
     thread: Option<std::thread::JoinHandle<()>>,
@@ -139,12 +139,7 @@ fn run(shared: &Shared, log: &dyn SnapshotLog, published: Option<&SnapshotSink>)
     while let Some(job) = next(shared) {
         let (outcome, owning) = match job {
             Job::Snapshot(snapshot, owning, position) => {
-                let record = SnapshotRecord {
-                    epoch: snapshot.epoch,
-                    header: header(owning.partition, position),
-                    content: Bytes::from(snapshot.encode()),
-                };
-                let outcome = log.publish(&snapshot.cell, record);
+                let outcome = log.publish_snapshot(&snapshot, header(owning.partition, position));
                 if let (Ok(Published::Newest), Some(published)) = (&outcome, published) {
                     published(&snapshot);
                 }

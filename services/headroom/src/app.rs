@@ -25,6 +25,7 @@ use headroom_model::{LogRecord, Policy};
 use headroom_otlp_ingestor::{Ingestor, Listener, Metrics as OtlpMetrics, bind, serve};
 use headroom_read_model::ReadModel;
 use headroom_telemetry::{Readiness, Telemetry};
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -119,6 +120,14 @@ impl App {
             listeners.push(ingest_pool.run(bind("otlp-http", addresses.otlp_http)).await?);
         }
         let role = api_pool.run(Role::bind(addresses.http)).await?;
+        // On the threads of start and stop, which have little else to do.
+        let operators = match &config.http.operator_listen {
+            Some(address) if roles.health_api => {
+                let address = settings::address("http.operator_listen", address)?;
+                Some((Role::bind(address).await?, Handle::current()))
+            }
+            _ => None,
+        };
         let bound = |at: usize, wanted| listeners.get(at).map_or(wanted, |listener: &Listener| listener.address);
         let addresses = Addresses {
             otlp_grpc: bound(0, addresses.otlp_grpc),
@@ -184,10 +193,10 @@ impl App {
                 telemetry: telemetry.clone(),
                 readiness: readiness.clone(),
             };
-            api_pool.spawn(role.serve(options, stop_api.clone()))
+            api_pool.spawn(role.serve(options, operators, stop_api.clone()))
         } else {
-            let (telemetry, readiness) = (telemetry.clone(), readiness.clone());
-            api_pool.spawn(role.serve_probes(telemetry, readiness, access.clone(), stop_api.clone()))
+            let probes = role.serve_probes(telemetry.clone(), readiness.clone(), access.clone(), stop_api.clone());
+            api_pool.spawn(probes)
         };
         let ingest = listeners
             .into_iter()

@@ -1,5 +1,7 @@
 //! From the configuration's keys to what each part takes.
 
+use std::net::SocketAddr;
+
 use headroom_config::{Config, Durability, IdentitySection};
 use headroom_engine::{EngineConfig, RegistryLimits, WindowLimits};
 use headroom_ingest::{IdentityConfig, NameRule};
@@ -9,14 +11,16 @@ use headroom_otlp_ingestor::{IngestorOptions, Limits};
 
 use crate::app::{Addresses, CELLS_MAX};
 
+/// The address that a key of the configuration holds.
+pub(crate) fn address(key: &str, text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| format!("{key}: `{text}` is no address; write it as 127.0.0.1:8080"))
+}
+
 pub(crate) fn addresses(config: &Config) -> Result<Addresses, String> {
-    let parse = |key: &str, text: &str| {
-        text.parse().map_err(|_| format!("{key}: `{text}` is no address; write it as 127.0.0.1:8080"))
-    };
     Ok(Addresses {
-        otlp_grpc: parse("otlp.grpc_listen", &config.otlp.grpc_listen)?,
-        otlp_http: parse("otlp.http_listen", &config.otlp.http_listen)?,
-        http: parse("http.listen", &config.http.listen)?,
+        otlp_grpc: address("otlp.grpc_listen", &config.otlp.grpc_listen)?,
+        otlp_http: address("otlp.http_listen", &config.otlp.http_listen)?,
+        http: address("http.listen", &config.http.listen)?,
     })
 }
 

@@ -8,9 +8,13 @@ use headroom_api::{ApiLimits, ApiParts, ApiState, Commands, Now};
 use headroom_read_model::ReadModel;
 use headroom_telemetry::{Readiness, Telemetry, probes};
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use crate::observer::HttpMetrics;
+
+/// Connections of the operators' listener: people and their tools.
+const OPERATOR_CONNECTIONS_MAX: usize = 256;
 
 /// What the role serves.
 pub struct RoleOptions {
@@ -56,8 +60,9 @@ impl Role {
         Ok(Self { listener, address })
     }
 
-    /// Serves until `shutdown` is cancelled, then lets requests under way end.
-    pub async fn serve(self, options: RoleOptions, shutdown: CancellationToken) {
+    /// Serves until `shutdown` is cancelled, then lets requests under way end. `operators` is a second listener for the
+    /// same routes, and the threads that it was bound on: what floods the first does not reach it.
+    pub async fn serve(self, options: RoleOptions, operators: Option<(Self, Handle)>, shutdown: CancellationToken) {
         let access = options.access;
         let limits = options.limits.clone();
         let state = ApiState::new(ApiParts {
@@ -73,7 +78,17 @@ impl Role {
         // Probes and metrics are merged outside the API's limits, so that load never hides them.
         let probes = probes::router(options.telemetry, options.readiness);
         let router = headroom_api::guarded(probes, access.clone()).merge(headroom_api::router(state));
-        headroom_api::serve(self.listener, router, access, &limits, shutdown).await;
+        let second = operators.map(|(role, threads)| {
+            let (router, access, shutdown) = (router.clone(), access.clone(), shutdown.clone());
+            let limits = ApiLimits { connections_max: OPERATOR_CONNECTIONS_MAX, ..limits.clone() };
+            threads.spawn(async move {
+                headroom_api::serve("operator", role.listener, router, access, &limits, shutdown).await;
+            })
+        });
+        headroom_api::serve("http", self.listener, router, access, &limits, shutdown).await;
+        if let Some(second) = second {
+            let _ = second.await;
+        }
     }
 
     /// Serves probes and metrics alone, for a process that has other roles only.
@@ -85,6 +100,6 @@ impl Role {
         shutdown: CancellationToken,
     ) {
         let router = headroom_api::guarded(probes::router(telemetry, readiness), access.clone());
-        headroom_api::serve(self.listener, router, access, &ApiLimits::default(), shutdown).await;
+        headroom_api::serve("http", self.listener, router, access, &ApiLimits::default(), shutdown).await;
     }
 }

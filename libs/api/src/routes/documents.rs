@@ -11,7 +11,10 @@ pub(crate) fn index_html(api: &OpenApi) -> String {
     for (path, methods) in document["paths"].as_object().into_iter().flatten() {
         for (method, operation) in methods.as_object().into_iter().flatten() {
             let summary = operation["summary"].as_str().unwrap_or_default();
-            let line = curl(&method.to_uppercase(), path);
+            let mut line = curl(&method.to_uppercase(), path);
+            if !operation["security"].is_null() {
+                line.push_str(" -H \"Authorization: Bearer $TOKEN\"");
+            }
             rows.push_str(&format!(
                 "<tr><td>{}</td><td><code>{}</code></td><td>{}<br><code class=\"try\">{}</code></td></tr>\n",
                 method.to_uppercase(),

@@ -99,7 +99,7 @@ pub fn column(values: &[f64]) -> SignalFrame {
     SignalFrame {
         control: array.clone(),
         state: array,
-        samples: vec![3; values.len()],
+        samples: vec![3; values.len()].into(),
         age_seconds: values.iter().map(|value| if value.is_nan() { f32::NAN } else { 1.0 }).collect(),
         volume: None,
     }

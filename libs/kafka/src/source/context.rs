@@ -28,6 +28,8 @@ pub(super) struct Shared {
     pub(super) offsets: Offsets,
     pub(super) flight: Flight,
     pub(super) pace: Pace,
+    /// The unit that records are gathered in.
+    pub(super) staged: u64,
 }
 
 impl Shared {
@@ -47,7 +49,7 @@ pub(super) struct SourceContext {
 
 impl SourceContext {
     pub(super) fn new(source: String, metrics: SourceMetrics, flight: Flight) -> Self {
-        let shared = Shared { offsets: Offsets::default(), flight, pace: Pace::default() };
+        let shared = Shared { offsets: Offsets::default(), flight, pace: Pace::default(), staged: 0 };
         Self { source, metrics, shared: Mutex::new(shared) }
     }
 
@@ -94,7 +96,7 @@ impl SourceContext {
             let now = Instant::now();
             shared.drive(now);
             let is_busy = match partitions {
-                Some(partitions) => partitions.iter().any(|partition| shared.offsets.is_busy(partition)),
+                Some(partitions) => partitions.iter().any(|partition| shared.offsets.is_busy(partition, shared.staged)),
                 None => !shared.flight.is_empty(),
             };
             if !is_busy || now >= until {

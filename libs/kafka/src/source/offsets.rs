@@ -83,9 +83,10 @@ impl Offsets {
         }
     }
 
-    /// Whether something of a partition is under way.
-    pub(super) fn is_busy(&self, (topic, partition): &Partition) -> bool {
-        self.partitions.get(topic, *partition).is_some_and(|progress| !progress.units.is_empty())
+    /// Whether something of a partition is under way, other than in the unit `staged`, which nobody has been given yet.
+    pub(super) fn is_busy(&self, (topic, partition): &Partition, staged: u64) -> bool {
+        let units = self.partitions.get(topic, *partition).map(|progress| &progress.units);
+        units.is_some_and(|units| units.iter().any(|(unit, _)| *unit != staged))
     }
 
     /// The partitions that are ours.
@@ -119,7 +120,7 @@ mod tests {
         offsets.committed(&("t".into(), 1), 7);
         offsets.close(2);
         assert_eq!(done(&offsets), [(0, 15)]);
-        assert!(!offsets.is_busy(&("t".into(), 0)));
+        assert!(!offsets.is_busy(&("t".into(), 0), 9));
     }
 
     #[test]
@@ -128,7 +129,8 @@ mod tests {
         let partition = ("t".to_owned(), 0);
         offsets.assign(&partition);
         offsets.note("t", 0, 1, 1);
-        assert!(offsets.is_busy(&partition));
+        assert!(offsets.is_busy(&partition, 9));
+        assert!(!offsets.is_busy(&partition, 1), "what is only staged holds nobody up");
         offsets.revoke(&partition);
         offsets.note("t", 0, 2, 1);
         offsets.close(1);

@@ -24,9 +24,10 @@ const POINTS_PER_UNIT: usize = 32_768;
 /// Bytes of records, likewise.
 const BYTES_PER_UNIT: u64 = 4 << 20;
 
-/// How long a poll waits when nothing is in flight, and when something is.
+/// How long a poll waits when nothing is in flight, when something is, and when records are staged that others may join.
 const IDLE: Duration = Duration::from_millis(100);
 const BUSY: Duration = Duration::from_millis(5);
+const STAGED: Duration = Duration::from_millis(2);
 
 /// How often offsets are committed, and how often the pace is set.
 const COMMIT_EVERY: Duration = Duration::from_secs(1);
@@ -76,6 +77,7 @@ pub fn start(
     let stopping = Arc::new(AtomicBool::new(false));
     let flag = stopping.clone();
     let name = format!("source-{}", options.name);
+    consumer.context().shared().staged = 1;
     let mut work = Work {
         consumer,
         intake,
@@ -124,8 +126,7 @@ impl Work {
     fn once(&mut self) {
         let is_busy = self.staged_records > 0 || !self.consumer.context().shared().flight.is_empty();
         let timeout = match (self.staged_records > 0, is_busy) {
-            // While records are staged, only those that are there already may join them.
-            (true, _) => Duration::ZERO,
+            (true, _) => STAGED,
             (false, true) => BUSY,
             (false, false) => IDLE,
         };
@@ -172,10 +173,10 @@ impl Work {
                         }
                     }
                 }
-                if self.intake.staged_points() >= POINTS_PER_UNIT || self.staged_bytes >= BYTES_PER_UNIT {
+                let is_enough = self.intake.staged_points() >= POINTS_PER_UNIT || self.staged_bytes >= BYTES_PER_UNIT;
+                // Nothing is staged for longer than the pace, however steadily records trickle in.
+                if is_enough || now >= self.next_pace {
                     self.hand_over();
-                }
-                if now >= self.next_pace {
                     self.look_around(now);
                 }
             }
@@ -195,9 +196,11 @@ impl Work {
         let parts = self.intake.hand_over();
         let bytes = std::mem::take(&mut self.staged_bytes);
         self.staged_records = 0;
-        self.consumer.context().shared().flight.append(self.unit, bytes, parts);
         self.units += 1;
+        let mut shared = self.consumer.context().shared();
+        shared.flight.append(self.unit, bytes, parts);
         self.unit = self.units;
+        shared.staged = self.unit;
     }
 
     /// Looks at what is in flight, sets the pace, commits.

@@ -13,12 +13,16 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use bytes::Bytes;
+use headroom_model::CellSnapshot;
 use headroom_model::codec::{DecodeError, Decoder, Encoder};
 use headroom_model::hash::stable_hash;
 
 use super::data_dir::{DataDir, DirLock, OpenError};
 use super::whole_file::{self, WholeFile};
-use crate::snapshot_log::{PublishError, Published, SnapshotLog, SnapshotMap, SnapshotRecord, Subscription};
+use crate::snapshot_log::{
+    Content, Held, PublishError, Published, SnapshotLog, SnapshotMap, SnapshotRecord, Subscription,
+};
 use crate::stats::Cell;
 use crate::sync::lock;
 
@@ -102,9 +106,9 @@ impl Drop for DiskSnapshotLog {
     }
 }
 
-impl SnapshotLog for DiskSnapshotLog {
-    fn publish(&self, cell: &Arc<str>, snapshot: SnapshotRecord) -> Result<Published, PublishError> {
-        let published = self.map.publish(cell, snapshot)?;
+impl DiskSnapshotLog {
+    fn publish_held(&self, cell: &Arc<str>, snapshot: Held) -> Result<Published, PublishError> {
+        let published = self.map.publish_held(cell, snapshot)?;
         if published == Published::Newest {
             let mut behind = lock(&self.shared.state);
             behind.cells.insert(cell.clone());
@@ -114,6 +118,17 @@ impl SnapshotLog for DiskSnapshotLog {
             self.shared.changed.notify_all();
         }
         Ok(published)
+    }
+}
+
+impl SnapshotLog for DiskSnapshotLog {
+    fn publish(&self, cell: &Arc<str>, snapshot: SnapshotRecord) -> Result<Published, PublishError> {
+        self.publish_held(cell, snapshot.into())
+    }
+
+    fn publish_snapshot(&self, snapshot: &Arc<CellSnapshot>, header: Bytes) -> Result<Published, PublishError> {
+        let content = Content::Snapshot(snapshot.clone());
+        self.publish_held(&snapshot.cell, Held { epoch: snapshot.epoch, header, content })
     }
 
     fn latest(&self, cell: &str) -> Option<SnapshotRecord> {
@@ -137,7 +152,7 @@ impl Shared {
             let (cells, closed) = self.wait(failing);
             failing = false;
             for cell in cells {
-                let Some(snapshot) = map.latest(&cell) else { continue };
+                let Some(snapshot) = map.held(&cell) else { continue };
                 let slot = slots.get(&cell).map_or(0, |newest| 1 - newest);
                 if let Err(error) = write(&dir.join(file_name(&cell, slot)), &cell, &snapshot) {
                     self.stats.failed.add(1);
@@ -177,13 +192,18 @@ type Slots = BTreeMap<Arc<str>, usize>;
 /// Endings of a cell's two files. Names of cells have no dot left when they get here.
 const SLOT_ENDINGS: [&str; 2] = [".snap", ".2.snap"];
 
-fn write(path: &Path, cell: &str, snapshot: &SnapshotRecord) -> std::io::Result<()> {
+fn write(path: &Path, cell: &str, snapshot: &Held) -> std::io::Result<()> {
     let mut meta = Encoder::default();
     meta.put_str(cell);
     meta.put_i64(snapshot.epoch);
     meta.put_u32(snapshot.header.len() as u32);
-    let body: [&[u8]; 2] = [&snapshot.header, &snapshot.content];
-    whole_file::overwrite(path, MAGIC, VERSION, &meta.bytes, &body)
+    whole_file::overwrite_by(path, MAGIC, VERSION, &meta.bytes, |body| {
+        body.put(&snapshot.header)?;
+        match &snapshot.content {
+            Content::Bytes(bytes) => body.put(bytes),
+            Content::Snapshot(snapshot) => snapshot.write_to(|piece| body.put(piece)),
+        }
+    })
 }
 
 fn load(dir: &Path, map: &SnapshotMap, stats: &SnapshotStats) -> Result<Slots, OpenError> {
@@ -213,7 +233,7 @@ fn load(dir: &Path, map: &SnapshotMap, stats: &SnapshotStats) -> Result<Slots, O
     Ok(slots)
 }
 
-fn parse(meta: &[u8], body: bytes::Bytes) -> Result<(Arc<str>, SnapshotRecord), DecodeError> {
+fn parse(meta: &[u8], body: Bytes) -> Result<(Arc<str>, SnapshotRecord), DecodeError> {
     let mut meta = Decoder::new(meta);
     let cell = meta.get_str()?.into();
     let epoch = meta.get_i64()?;

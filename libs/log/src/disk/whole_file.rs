@@ -9,7 +9,7 @@
 //! ```
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -49,6 +49,17 @@ pub(super) fn write(
 /// Writes over `path`, or makes it. When it returns, the content is durable; after a crash it is damaged, and after an
 /// error there is no file: on a full disk a half-written one takes the space that the retry needs.
 pub(super) fn overwrite(path: &Path, magic: &[u8; 8], version: u32, meta: &[u8], body: &[&[u8]]) -> io::Result<()> {
+    overwrite_by(path, magic, version, meta, |to| body.iter().try_for_each(|part| to.put(part)))
+}
+
+/// The same of a body that comes piece by piece, so that nobody needs memory for all of it.
+pub(super) fn overwrite_by(
+    path: &Path,
+    magic: &[u8; 8],
+    version: u32,
+    meta: &[u8],
+    body: impl FnOnce(&mut Body) -> io::Result<()>,
+) -> io::Result<()> {
     let result = overwrite_in_place(path, magic, version, meta, body);
     if result.is_err() {
         let _ = fs::remove_file(path);
@@ -56,23 +67,46 @@ pub(super) fn overwrite(path: &Path, magic: &[u8; 8], version: u32, meta: &[u8],
     result
 }
 
-fn overwrite_in_place(path: &Path, magic: &[u8; 8], version: u32, meta: &[u8], body: &[&[u8]]) -> io::Result<()> {
-    let body_bytes: u64 = body.iter().map(|part| part.len() as u64).sum();
-    let crc = body.iter().fold(crc32c::crc32c(meta), |crc, part| crc32c::crc32c_append(crc, part));
-    let mut header = Vec::with_capacity(HEADER_BYTES + meta.len());
+/// The body of a file that is being written.
+pub(super) struct Body {
+    file: File,
+    crc: u32,
+    bytes: u64,
+}
+
+impl Body {
+    /// Appends to the body.
+    pub(super) fn put(&mut self, part: &[u8]) -> io::Result<()> {
+        self.crc = crc32c::crc32c_append(self.crc, part);
+        self.bytes += part.len() as u64;
+        self.file.write_all(part)
+    }
+}
+
+fn overwrite_in_place(
+    path: &Path,
+    magic: &[u8; 8],
+    version: u32,
+    meta: &[u8],
+    body: impl FnOnce(&mut Body) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
+    // Length and checksum are known in the end; a header of zeros is none, should there be no end.
+    file.write_all(&[0; HEADER_BYTES])?;
+    file.write_all(meta)?;
+    let mut to = Body { file, crc: crc32c::crc32c(meta), bytes: 0 };
+    body(&mut to)?;
+    let Body { mut file, crc, bytes } = to;
+    let mut header = Vec::with_capacity(HEADER_BYTES);
     header.extend_from_slice(magic);
     header.extend_from_slice(&version.to_le_bytes());
     header.extend_from_slice(&(meta.len() as u32).to_le_bytes());
-    header.extend_from_slice(&body_bytes.to_le_bytes());
+    header.extend_from_slice(&bytes.to_le_bytes());
     header.extend_from_slice(&crc32c::crc32c(&header).to_le_bytes());
     header.extend_from_slice(&crc.to_le_bytes());
-    header.extend_from_slice(meta);
-    let mut file = OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
+    file.set_len((HEADER_BYTES + meta.len()) as u64 + bytes)?;
+    file.seek(SeekFrom::Start(0))?;
     file.write_all(&header)?;
-    for part in body {
-        file.write_all(part)?;
-    }
-    file.set_len(header.len() as u64 + body_bytes)?;
     file.sync_data()
 }
 

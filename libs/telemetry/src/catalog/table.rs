@@ -90,7 +90,7 @@ catalog! {
         [bound: "name of the bound, such as `body_bytes_max` or `inflight_bytes_max`"];
     Gauge LISTENER_CONNECTIONS, "headroom_listener_connections", Unit::Count("connection"), 16,
         "Open connections.",
-        [listener: "`otlp-grpc`, `otlp-http`, `http` or `admin`"];
+        [listener: "`otlp-grpc`, `otlp-http`, `http` or `operator`"];
     Counter LISTENER_REFUSED, "headroom_listener_refused_connections_total", Unit::Count("connection"), 32,
         "Connections closed without service.",
         [listener: "as in `headroom_listener_connections`", bound: "name of the bound, or `tls` for a failed handshake"];

@@ -68,6 +68,13 @@ pub struct Frames {
 }
 
 impl Frames {
+    /// Sets the age of the first server's signal.
+    pub fn set_signal_age(&mut self, age_seconds: f32) {
+        let mut ages = self.signals[0].age_seconds.to_vec();
+        ages[0] = age_seconds;
+        self.signals[0].age_seconds = ages.into();
+    }
+
     /// Servers that have just reported and are at rest.
     pub fn new(slots: usize) -> Self {
         Self {
@@ -82,8 +89,8 @@ impl Frames {
             signals: vec![SignalFrame {
                 control: Float64Array::from(vec![0.0; slots]),
                 state: Float64Array::from(vec![0.0; slots]),
-                samples: vec![3; slots],
-                age_seconds: vec![0.0; slots],
+                samples: vec![3; slots].into(),
+                age_seconds: vec![0.0; slots].into(),
                 volume: None,
             }],
             health: HealthFrame {
