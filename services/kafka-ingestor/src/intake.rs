@@ -6,7 +6,7 @@ use headroom_ingest::{
     ArrowDecoder, CountersDecoder, DecodeError, Decoded, Decoder, IngestReport, MessageEncoding, RecordDefaults,
     by_partition, merge, sniff,
 };
-use headroom_kafka::source::{Intake, Refusal, SourceRecord};
+use headroom_kafka::source::{Intake, Refusal, SourceMetrics, SourceRecord};
 use headroom_model::{LogRecord, SampleBatch};
 use headroom_telemetry::{Counter, Telemetry, catalog};
 
@@ -29,8 +29,7 @@ pub struct SampleIntake {
 }
 
 struct Metrics {
-    telemetry: Telemetry,
-    source: String,
+    source: SourceMetrics,
     records: [Counter; MessageEncoding::ALL.len()],
     accepted: Counter,
     ignored: Counter,
@@ -38,15 +37,14 @@ struct Metrics {
 
 impl SampleIntake {
     /// An intake for a log of so many partitions.
-    pub fn new(source: &Source, partitions: u32, telemetry: &Telemetry) -> Self {
+    pub fn new(source: &Source, partitions: u32, telemetry: &Telemetry, metrics: SourceMetrics) -> Self {
         let (identity, limits, name) = (&source.identity, &source.limits, source.options.name.as_str());
         let metrics = Metrics {
             records: MessageEncoding::ALL
                 .map(|encoding| telemetry.counter(&catalog::KAFKA_SOURCE_RECORDS, [name, encoding.as_str()])),
             accepted: telemetry.counter(&catalog::KAFKA_SOURCE_POINTS, [name]),
             ignored: telemetry.counter(&catalog::KAFKA_SOURCE_IGNORED_FIELDS, [name]),
-            telemetry: telemetry.clone(),
-            source: name.to_owned(),
+            source: metrics,
         };
         Self {
             encoding: source.encoding,
@@ -91,17 +89,14 @@ impl Intake for SampleIntake {
             message: error.to_string(),
             encoding: encoding.as_str(),
         })?;
-        self.metrics.count(encoding, &report);
         // A record of which nothing could be used is as useless as a damaged one, and as worth looking at.
         let reason = report.rejections().next().map(|(reason, _)| reason);
-        match reason {
-            Some(reason) if report.accepted_points == 0 => Err(Refusal {
-                reason: reason.as_str(),
-                message: report.message.unwrap_or_default(),
-                encoding: encoding.as_str(),
-            }),
-            _ => Ok(()),
+        if let Some(reason) = reason.filter(|_| report.accepted_points == 0) {
+            let message = report.message.unwrap_or_default();
+            return Err(Refusal { reason: reason.as_str(), message, encoding: encoding.as_str() });
         }
+        self.metrics.count(encoding, &report);
+        Ok(())
     }
 
     fn staged_points(&self) -> usize {
@@ -131,8 +126,98 @@ impl Metrics {
         self.accepted.add(report.accepted_points);
         self.ignored.add(report.ignored_fields);
         for (reason, points) in report.rejections() {
-            let labels = [self.source.as_str(), reason.as_str()];
-            self.telemetry.counter(&catalog::KAFKA_SOURCE_REJECTED_POINTS, labels).add(points);
+            self.source.rejected(reason.as_str(), points, report.message.as_deref().unwrap_or_default());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use headroom_ingest::{IdentityConfig, IngestLimits};
+    use headroom_kafka::Connection;
+    use headroom_kafka::source::{GroupProtocol, SourceOptions, Start};
+    use headroom_telemetry::TelemetryOptions;
+
+    fn intake(encoding: Option<MessageEncoding>, telemetry: &Telemetry) -> SampleIntake {
+        let source = Source {
+            options: SourceOptions {
+                name: "s".into(),
+                connection: Connection::default(),
+                topics: vec!["t".into()],
+                group: "g".into(),
+                group_protocol: GroupProtocol::Classic,
+                start: Start::Earliest,
+                bytes_max: 0,
+                dead_letter_topic: None,
+            },
+            encoding,
+            identity: IdentityConfig::default(),
+            limits: IngestLimits::default(),
+            readers: 1,
+        };
+        SampleIntake::new(&source, 4, telemetry, SourceMetrics::new(telemetry, "s"))
+    }
+
+    fn record(payload: &[u8]) -> SourceRecord<'_> {
+        SourceRecord { topic: "t", partition: 0, offset: 0, timestamp_ms: Some(7), content_type: None, payload }
+    }
+
+    fn counter(server: &str, cell: &str) -> Vec<u8> {
+        format!(r#"{{"server":"{server}","cell":"{cell}","gauges":{{"m":1}}}}"#).into_bytes()
+    }
+
+    #[test]
+    fn records_are_gathered_and_handed_over_by_the_partition_of_their_cell() {
+        let telemetry = Telemetry::new(TelemetryOptions { server_series_max: 0 });
+        let mut intake = intake(None, &telemetry);
+        let cells: Vec<String> = (0..20).map(|cell| format!("cell-{cell}")).collect();
+        for cell in &cells {
+            intake.take(&record(&counter("a", cell))).unwrap();
+        }
+        assert_eq!(intake.staged_points(), 20);
+        let mut handed = 0;
+        for (partition, part) in intake.hand_over() {
+            let LogRecord::Samples(batch) = &*part else { panic!("not samples") };
+            handed += batch.len();
+            for resource in &batch.resources {
+                assert_eq!(headroom_model::hash::partition_of(&resource.cell, 4), partition);
+            }
+            // Without a time of its own a record has that of its message.
+            assert!(batch.points.time_ns.iter().all(|time| *time == 7_000_000));
+        }
+        assert_eq!(handed, 20);
+        assert!(intake.hand_over().is_empty());
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_refused_by_reason_and_leaves_nothing() {
+        let telemetry = Telemetry::new(TelemetryOptions { server_series_max: 0 });
+        let json = Some(MessageEncoding::Json);
+        for (encoding, payload, reason, named) in [
+            (None, &b""[..], "empty", ""),
+            (None, b"cpu 1", "unknown_encoding", ""),
+            (json, b"cpu 1", "undecodable", "json"),
+            (None, b"{\"gauges\":{\"m\":1}}", "no_identity", "json"),
+            (Some(MessageEncoding::Arrow), b"{}", "undecodable", "arrow"),
+            (Some(MessageEncoding::OtlpJson), b"[1]", "undecodable", "otlp_json"),
+        ] {
+            let mut intake = intake(encoding, &telemetry);
+            let refusal = intake.take(&record(payload)).unwrap_err();
+            assert_eq!((refusal.reason, refusal.encoding), (reason, named), "{refusal:?}");
+            assert!(!refusal.message.is_empty() && intake.hand_over().is_empty(), "{refusal:?}");
+        }
+    }
+
+    #[test]
+    fn samples_rejected_beside_good_ones_are_counted_with_their_reason() {
+        let telemetry = Telemetry::new(TelemetryOptions { server_series_max: 0 });
+        let mut intake = intake(None, &telemetry);
+        intake.take(&record(br#"{"server":"a","gauges":{"m":1,"n":null},"x":0}"#)).unwrap();
+        assert_eq!(intake.staged_points(), 1);
+        let refused = intake.metrics.source.refusals();
+        assert_eq!(refused.iter().map(|each| (each.reason, each.count)).collect::<Vec<_>>(), [("no_value", 1)]);
+        assert!(refused[0].message.contains("no `value`"), "{}", refused[0].message);
+        assert_eq!(intake.metrics.ignored.get(), 1);
     }
 }

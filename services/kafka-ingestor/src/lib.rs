@@ -32,7 +32,10 @@ pub struct Source {
 
 /// The running readers of all sources.
 #[derive(Debug, Default)]
-pub struct Sources(Vec<Reader>);
+pub struct Sources {
+    readers: Vec<Reader>,
+    metrics: Vec<SourceMetrics>,
+}
 
 impl Sources {
     /// Starts the readers of all sources.
@@ -43,10 +46,11 @@ impl Sources {
         let mut started = Self::default();
         for source in sources {
             let metrics = SourceMetrics::new(telemetry, &source.options.name);
+            started.metrics.push(metrics.clone());
             for _ in 0..source.readers.max(1) {
-                let intake = SampleIntake::new(&source, log.partitions(), telemetry);
+                let intake = SampleIntake::new(&source, log.partitions(), telemetry, metrics.clone());
                 match source::start(source.options.clone(), log.clone(), Box::new(intake), metrics.clone()) {
-                    Ok(reader) => started.0.push(reader),
+                    Ok(reader) => started.readers.push(reader),
                     Err(error) => {
                         started.stop();
                         return Err(error);
@@ -57,9 +61,14 @@ impl Sources {
         Ok(started)
     }
 
+    /// The handles of each source, which tell what of it could not be used.
+    pub fn metrics(&self) -> &[SourceMetrics] {
+        &self.metrics
+    }
+
     /// Finishes what is in flight, commits, and leaves the groups: all at once, in a few seconds. Blocks.
     pub fn stop(self) {
-        let stopping: Vec<_> = self.0.into_iter().map(|reader| std::thread::spawn(|| reader.stop())).collect();
+        let stopping: Vec<_> = self.readers.into_iter().map(|reader| std::thread::spawn(|| reader.stop())).collect();
         for thread in stopping {
             let _ = thread.join();
         }

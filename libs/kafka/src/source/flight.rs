@@ -184,7 +184,7 @@ impl Part {
                             LogRecord::Samples(batch) => batch.len(),
                             _ => 0,
                         };
-                        metrics.lost(word(&error), points as u64);
+                        metrics.rejected(word(&error), points as u64, &error.to_string());
                         tracing::error!(source, points, "samples are lost, the log will never take them: {error}");
                         Outcome::Done
                     }
@@ -240,5 +240,73 @@ fn word(error: &AppendError) -> &'static str {
         AppendError::TooLarge { .. } => "log_record_bytes",
         AppendError::NoSuchPartition { .. } => "log_partition",
         AppendError::Closed => "log_closed",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use headroom_log::Position;
+    use headroom_log::memory::MemorySampleLog;
+    use headroom_model::{Resource, SampleBatchBuilder, Series, SeriesKind};
+    use headroom_telemetry::{Telemetry, TelemetryOptions};
+
+    fn samples(rows: usize) -> Arc<LogRecord> {
+        let mut builder = SampleBatchBuilder::default();
+        let name: Arc<str> = "a".into();
+        let resource = builder.add_resource(Arc::new(Resource {
+            server: name.clone(),
+            host_names: vec![name.clone()],
+            aliases: Vec::new(),
+            cell: name.clone(),
+            pool: name.clone(),
+            sender: name.clone(),
+            attributes: Vec::new(),
+        }));
+        let series = builder.add_series(Arc::new(Series {
+            metric: name.clone(),
+            unit: name,
+            kind: SeriesKind::Gauge,
+            attributes: Arc::default(),
+            bounds: Arc::default(),
+        }));
+        (0..rows).for_each(|row| builder.push(resource, series, 0, row as i64 + 1, 0.0));
+        Arc::new(LogRecord::Samples(Arc::new(builder.finish())))
+    }
+
+    #[test]
+    fn what_a_full_log_refuses_is_kept_and_taken_when_there_is_room() {
+        let telemetry = Telemetry::new(TelemetryOptions { server_series_max: 0 });
+        let log = Arc::new(MemorySampleLog::new(1, 64 << 10));
+        let mut flight = Flight::new("s".into(), log.clone(), None, SourceMetrics::new(&telemetry, "s"));
+        let start = Instant::now();
+        // Each takes more than a third of the log.
+        for unit in 1..=3 {
+            flight.append(unit, 100, vec![(0, samples(700))]);
+        }
+        assert_eq!(flight.drive(start), [1, 2]);
+        assert_eq!((flight.held_bytes(), flight.is_blocked()), (100, true));
+        assert_eq!(flight.drive(start + RETRY_AFTER / 2), [], "not yet due");
+        assert!(flight.is_blocked());
+        assert_eq!(flight.drive(start + RETRY_AFTER), [], "still full");
+        let end = log.end(0);
+        log.set_retention_floor(0, end);
+        log.truncate_before(0, end);
+        assert_eq!(flight.drive(start + 2 * RETRY_AFTER), [3]);
+        assert_eq!((flight.held_bytes(), flight.is_blocked(), flight.is_empty()), (0, false, true));
+        assert!(log.end(0) > Position(2));
+    }
+
+    #[test]
+    fn a_part_that_the_log_will_never_take_is_counted_and_does_not_hold_up_the_rest() {
+        let telemetry = Telemetry::new(TelemetryOptions { server_series_max: 0 });
+        let metrics = SourceMetrics::new(&telemetry, "s");
+        let log = Arc::new(MemorySampleLog::new(1, 1 << 20));
+        let mut flight = Flight::new("s".into(), log.clone(), None, metrics.clone());
+        flight.append(1, 1, vec![(0, samples(1)), (7, samples(5))]);
+        assert_eq!(flight.drive(Instant::now()), [1]);
+        let refused = metrics.refusals();
+        assert_eq!(refused.iter().map(|each| (each.reason, each.count)).collect::<Vec<_>>(), [("log_partition", 5)]);
+        assert_eq!(log.end(0), Position(1));
     }
 }

@@ -31,7 +31,7 @@ use std::sync::Arc;
 
 use headroom_model::LogRecord;
 
-pub use metrics::SourceMetrics;
+pub use metrics::{Refused, SourceMetrics};
 pub use options::{GroupProtocol, SourceOptions, Start};
 pub use reader::{Reader, start};
 

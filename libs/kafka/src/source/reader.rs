@@ -33,6 +33,9 @@ const STAGED: Duration = Duration::from_millis(2);
 const COMMIT_EVERY: Duration = Duration::from_secs(1);
 const PACE_EVERY: Duration = Duration::from_millis(20);
 
+/// How long a reader that stops may take.
+const STOP: Duration = Duration::from_secs(5);
+
 /// How often skipped records and consumer errors are logged, each.
 const LOG_EVERY: Duration = Duration::from_secs(30);
 
@@ -44,9 +47,20 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// Finishes what is in flight, commits, and leaves the group. Blocks for up to a few seconds.
+    /// Finishes what is in flight, commits, and leaves the group. Blocks for up to [`STOP`].
     pub fn stop(self) {
         self.stopping.store(true, Ordering::Release);
+        let until = Instant::now() + STOP;
+        while !self.thread.is_finished() {
+            if Instant::now() >= until {
+                // Brokers that do not answer must not hold up the end of the process.
+                tracing::warn!(
+                    "a Kafka source could not commit and leave its group in time; some records are read twice"
+                );
+                return;
+            }
+            std::thread::sleep(BUSY);
+        }
         if self.thread.join().is_err() {
             tracing::error!("a reader of a Kafka source ended with a panic");
         }
@@ -145,12 +159,12 @@ impl Work {
                             self.units += 1;
                             let own = self.units;
                             let letter = Letter::new(&self.options.name, &message, &refusal);
-                            self.metrics.refused(refusal.reason);
+                            self.metrics.refused(&refusal);
                             shared.offsets.note(message.topic(), message.partition(), message.offset(), own);
                             shared.flight.send(own, letter, now);
                         }
                         Some(refusal) => {
-                            self.metrics.refused(refusal.reason);
+                            self.metrics.refused(&refusal);
                             self.metrics.letter("skipped");
                             shared.offsets.note(message.topic(), message.partition(), message.offset(), unit);
                             self.staged_records += 1;
