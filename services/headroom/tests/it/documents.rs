@@ -75,10 +75,10 @@ fn blocks(text: &str, language: &str) -> Vec<String> {
 #[test]
 fn policies_and_configurations_in_the_readme_are_valid() {
     let examples = blocks(&read(&root().join("README.md")), "yaml");
-    assert_eq!(examples.len(), 4, "{examples:?}");
+    assert_eq!(examples.len(), 5, "{examples:?}");
     let policy = headroom_config::load_policy("README.md", &examples[0]);
     assert!(policy.is_ok(), "{}", policy.unwrap_err());
-    for text in [&examples[1], &examples[3]] {
+    for text in [&examples[1], &examples[3], &examples[4]] {
         let file = Some(("README.md", text.as_str()));
         let configuration = headroom_config::Config::load(&headroom_config::LoadArgs { file, ..Default::default() });
         assert!(configuration.is_ok(), "{}", configuration.unwrap_err());
