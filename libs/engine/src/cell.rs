@@ -382,12 +382,12 @@ impl Cell {
             return table.clone();
         }
         let mut table = ServerTable { pools: self.registry.pools().to_vec(), ..ServerTable::default() };
-        for slot in 0..self.registry.slots() {
+        for (slot, rule) in rules.iter().enumerate().take(self.registry.slots()) {
             let Some(server) = self.registry.server(slot) else { continue };
             table.server.push(server.name.clone());
             table.aliases.push(self.registry.aliases(slot).into());
             table.pool.push(server.pool);
-            table.rule.push(rules[slot]);
+            table.rule.push(*rule);
         }
         let table = Arc::new(table);
         self.table = Some((generation, table.clone()));

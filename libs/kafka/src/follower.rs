@@ -131,12 +131,11 @@ fn run(consumer: &BaseConsumer, view: &View, stop: &AtomicBool) {
                 view.lock().ended.insert(partition);
                 view.changed.notify_all();
             }
-            Some(Err(error)) => {
-                if told.is_none_or(|told| told.elapsed() > Duration::from_secs(10)) {
-                    tracing::warn!(%error, "snapshots cannot be followed now; what is read goes stale, and says so");
-                    told = Some(Instant::now());
-                }
+            Some(Err(error)) if told.is_none_or(|told| told.elapsed() > Duration::from_secs(10)) => {
+                tracing::warn!(%error, "snapshots cannot be followed now; what is read goes stale, and says so");
+                told = Some(Instant::now());
             }
+            Some(Err(_)) => {}
         }
     }
 }

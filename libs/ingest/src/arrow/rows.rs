@@ -79,7 +79,7 @@ impl<'a> Columns<'a> {
         let has = |name: &str| layouts.iter().any(|layout| layout.name() == name);
         // A server may also be named by attributes, as everywhere else.
         let missing: Vec<&str> =
-            REQUIRED.into_iter().filter(|name| !has(name) && !(*name == "server" && !resource.is_empty())).collect();
+            REQUIRED.into_iter().filter(|name| !(has(name) || *name == "server" && !resource.is_empty())).collect();
         let mut take = |name| named.remove(name);
         match (take("metric"), take("time"), take("value")) {
             (Some(metric), Some(time), Some(value)) if missing.is_empty() => Ok(Self {

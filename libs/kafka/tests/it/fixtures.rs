@@ -11,7 +11,7 @@ use headroom_model::LogRecord;
 fn recorded(name: &str, now: &[u8]) -> Vec<u8> {
     let path = format!("{}/tests/fixtures/{name}.bin", env!("CARGO_MANIFEST_DIR"));
     if std::env::var_os("RECORD_FIXTURES").is_some() && !std::path::Path::new(&path).exists() {
-        std::fs::write(&path, now).unwrap();
+        std::fs::write(&path, now).expect("a fixture can be written");
     }
     std::fs::read(&path).unwrap_or_else(|error| panic!("{path}: {error}; RECORD_FIXTURES=1 writes missing ones"))
 }
