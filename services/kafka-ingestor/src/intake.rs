@@ -31,7 +31,6 @@ pub struct SampleIntake {
 struct Metrics {
     source: SourceMetrics,
     records: [Counter; MessageEncoding::ALL.len()],
-    accepted: Counter,
     ignored: Counter,
 }
 
@@ -42,7 +41,6 @@ impl SampleIntake {
         let metrics = Metrics {
             records: MessageEncoding::ALL
                 .map(|encoding| telemetry.counter(&catalog::KAFKA_SOURCE_RECORDS, [name, encoding.as_str()])),
-            accepted: telemetry.counter(&catalog::KAFKA_SOURCE_POINTS, [name]),
             ignored: telemetry.counter(&catalog::KAFKA_SOURCE_IGNORED_FIELDS, [name]),
             source: metrics,
         };
@@ -123,7 +121,6 @@ impl Intake for SampleIntake {
 impl Metrics {
     fn count(&self, encoding: MessageEncoding, report: &IngestReport) {
         self.records[encoding as usize].inc();
-        self.accepted.add(report.accepted_points);
         self.ignored.add(report.ignored_fields);
         for (reason, points) in report.rejections() {
             self.source.rejected(reason.as_str(), points, report.message.as_deref().unwrap_or_default());

@@ -173,18 +173,18 @@ impl Part {
                 let State::Under(append) = state else { return Outcome::Waiting };
                 match Pin::new(append).poll(&mut context) {
                     Poll::Pending => Outcome::Waiting,
-                    Poll::Ready(Ok(_)) => Outcome::Done,
+                    Poll::Ready(Ok(_)) => {
+                        metrics.accepted(points_of(record));
+                        Outcome::Done
+                    }
                     Poll::Ready(Err(error)) if error.is_retryable() => {
                         metrics.retry(word(&error));
                         *state = State::Again(now + RETRY_AFTER);
                         Outcome::Again(error.to_string())
                     }
                     Poll::Ready(Err(error)) => {
-                        let points = match &**record {
-                            LogRecord::Samples(batch) => batch.len(),
-                            _ => 0,
-                        };
-                        metrics.rejected(word(&error), points as u64, &error.to_string());
+                        let points = points_of(record);
+                        metrics.rejected(word(&error), points, &error.to_string());
                         tracing::error!(source, points, "samples are lost, the log will never take them: {error}");
                         Outcome::Done
                     }
@@ -220,6 +220,13 @@ impl Part {
                 Outcome::Again(format!("the dead-letter topic does not take a record: {failure}"))
             }
         }
+    }
+}
+
+fn points_of(record: &LogRecord) -> u64 {
+    match record {
+        LogRecord::Samples(batch) => batch.len() as u64,
+        _ => 0,
     }
 }
 

@@ -27,6 +27,7 @@ pub struct SourceMetrics {
     source: String,
     /// By reason, of which there are few.
     refusals: Arc<Mutex<BTreeMap<&'static str, (u64, String)>>>,
+    accepted: Counter,
     pub(super) bytes: Counter,
     pub(super) held: Gauge,
     pub(super) assigned: Gauge,
@@ -38,6 +39,7 @@ impl SourceMetrics {
     pub fn new(telemetry: &Telemetry, name: &str) -> Self {
         Self {
             bytes: telemetry.counter(&catalog::KAFKA_SOURCE_BYTES, [name]),
+            accepted: telemetry.counter(&catalog::KAFKA_SOURCE_POINTS, [name]),
             held: telemetry.gauge(&catalog::KAFKA_SOURCE_HELD, [name]),
             assigned: telemetry.gauge(&catalog::KAFKA_SOURCE_PARTITIONS, [name, "assigned"]),
             paused: telemetry.gauge(&catalog::KAFKA_SOURCE_PARTITIONS, [name, "paused"]),
@@ -81,6 +83,11 @@ impl SourceMetrics {
 
     pub(super) fn letter(&self, outcome: &str) {
         self.telemetry.counter(&catalog::KAFKA_SOURCE_LETTERS, [&self.source, outcome]).inc();
+    }
+
+    /// Samples that the log has acknowledged: whoever sees them counted finds them there.
+    pub(super) fn accepted(&self, points: u64) {
+        self.accepted.add(points);
     }
 
     pub(super) fn retry(&self, reason: &str) {

@@ -113,7 +113,7 @@ catalog! {
     Counter KAFKA_SOURCE_BYTES, "headroom_kafka_source_received_bytes_total", Unit::Bytes, 64,
         "Bytes of the records read from foreign topics.", [source: "name of the source"];
     Counter KAFKA_SOURCE_POINTS, "headroom_kafka_source_accepted_points_total", Unit::Count("point"), 64,
-        "Samples of foreign topics that were taken.", [source: "name of the source"];
+        "Samples of foreign topics that the log has taken.", [source: "name of the source"];
     Counter KAFKA_SOURCE_REJECTED_POINTS, "headroom_kafka_source_rejected_points_total", Unit::Count("point"), 1024,
         "Samples of foreign topics that were rejected while the rest of their record was taken, or that the log will never take.",
         [source: "name of the source", reason: "as for OTLP, or `log_record_bytes`"];
