@@ -175,6 +175,10 @@ pub struct LogSection {
     /// Bytes that a partition may hold; the oldest segments go first.
     #[schemars(range(min = 16_777_216))]
     pub bytes_max: u64,
+    /// Bytes of a partition that its engine may be behind before samples are refused, retryable: what it is behind is how
+    /// old decisions are, and what a restart goes through.
+    #[schemars(range(min = 16_777_216))]
+    pub lag_bytes_max: u64,
     /// Age at which a segment goes, whatever its size.
     #[schemars(range(min = 60))]
     pub age_max_seconds: Option<i64>,
@@ -190,6 +194,7 @@ impl Default for LogSection {
             partitions: 2,
             segment_bytes: 64 << 20,
             bytes_max: 16 << 30,
+            lag_bytes_max: 256 << 20,
             age_max_seconds: None,
             durability: Durability::Synced,
         }

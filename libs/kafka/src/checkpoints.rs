@@ -21,12 +21,11 @@ use crate::records::{
 use crate::topics::Layout;
 use crate::writer::{WriteError, Writer};
 
-/// How far from the end the index is looked for before everything is read: it is the last record of its transaction,
-/// with a few marks of transactions behind it.
+/// How far from the end the index is looked for first: it is the last record of its transaction, with a few marks of
+/// transactions behind it. A large checkpoint whose transaction was aborted may lie behind it too, so the search widens
+/// by this factor before everything is read.
 const INDEX_WITHIN: u64 = 64;
-
-/// How often reading a checkpoint is tried before the one before it is taken.
-const ATTEMPTS: u32 = 3;
+const INDEX_FURTHER: u64 = 16;
 
 /// A checkpoint store on Kafka.
 pub struct KafkaCheckpointStore {
@@ -70,8 +69,10 @@ impl KafkaCheckpointStore {
         if low == high {
             return Ok(Vec::new());
         }
-        let near = high.saturating_sub(INDEX_WITHIN).max(low);
-        for from in [near, low] {
+        let mut within = INDEX_WITHIN;
+        loop {
+            let from = high.saturating_sub(within).max(low);
+            within = within.saturating_mul(INDEX_FURTHER);
             let mut found = None;
             self.cluster.scan(&self.topic, partition, from, self.layout.message_bytes_max, |key, value| {
                 if let (Ok(CheckpointKey::Index { .. }), Some(value)) = (CheckpointKey::decode(key), value) {
@@ -82,11 +83,10 @@ impl KafkaCheckpointStore {
             match found {
                 Some(Ok(index)) => return Ok(index),
                 Some(Err(error)) => return Err(format!("kafka: {}/{partition}: the index has no {error}", self.topic)),
-                None if from == low => break,
+                None if from == low => return Ok(Vec::new()),
                 None => {}
             }
         }
-        Ok(Vec::new())
     }
 
     /// A checkpoint's bytes; `None` if they are not all there or not as they were.
@@ -202,21 +202,13 @@ impl CheckpointStore for KafkaCheckpointStore {
         Ok(())
     }
 
-    fn newest(&self, partition: u32) -> Option<(Position, Bytes)> {
+    fn newest(&self, partition: u32) -> Result<Option<(Position, Bytes)>, CheckpointError> {
         if partition >= self.layout.partitions {
-            return None;
+            return Ok(None);
         }
-        let index = self
-            .index(partition)
-            .inspect_err(|error| tracing::error!(partition, error, "checkpoints cannot be looked up"))
-            .ok()?;
-        for generation in index.iter().rev() {
-            for attempt in 1..=ATTEMPTS {
-                match self.read(partition, generation) {
-                    Ok(Some(bytes)) => return Some((Position(generation.position), bytes)),
-                    Ok(None) => break,
-                    Err(error) => tracing::error!(partition, attempt, error, "a checkpoint cannot be read"),
-                }
+        for generation in self.index(partition).map_err(failed)?.iter().rev() {
+            if let Some(bytes) = self.read(partition, generation).map_err(failed)? {
+                return Ok(Some((Position(generation.position), bytes)));
             }
             tracing::error!(
                 partition,
@@ -229,7 +221,7 @@ impl CheckpointStore for KafkaCheckpointStore {
                 owned.index.retain(|kept| kept.serial != generation.serial);
             }
         }
-        None
+        Ok(None)
     }
 
     fn floor(&self, partition: u32) -> Option<Position> {

@@ -3,8 +3,12 @@
 //! Its transactional id is made from the partition's number, so whoever begins to own the partition fences everybody who
 //! owned it before: the brokers refuse a transaction of an older producer of the same id, however late it comes. What is
 //! unfinished at that moment is aborted, and no reader ever sees a part of it.
+//!
+//! A transaction whose end the brokers have not confirmed in time leaves the library in the middle of a call that it
+//! alone can finish: the producer begins no other. Such a writer is broken, and says that it is fenced; its owner then
+//! claims the partition again, which gives it a new one.
 
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -41,6 +45,8 @@ pub(crate) struct Writer {
     producer: ThreadedProducer<Context>,
     topic: String,
     partition: i32,
+    /// A transaction was left without an end.
+    broken: AtomicBool,
 }
 
 struct Context;
@@ -111,11 +117,14 @@ impl Writer {
                 return Err(sorted(&producer, &error));
             }
         }
-        Ok(Self { producer, topic: topic.to_owned(), partition: partition as i32 })
+        Ok(Self { producer, topic: topic.to_owned(), partition: partition as i32, broken: AtomicBool::new(false) })
     }
 
     /// Begins a transaction. Dropped without [`Transaction::commit`], it is aborted.
     pub(crate) fn begin(&self) -> Result<Transaction<'_>, WriteError> {
+        if self.broken.load(Ordering::Acquire) {
+            return Err(WriteError::Fenced("the brokers did not confirm the end of a transaction".into()));
+        }
         self.producer.begin_transaction().map_err(|error| sorted(&self.producer, &error))?;
         let sent = Arc::new(Sent { first: AtomicI64::new(i64::MAX), failed: Mutex::new(None) });
         Ok(Transaction { writer: self, sent, deadline: Instant::now() + TRANSACTION, committed: false })
@@ -183,7 +192,12 @@ impl Transaction<'_> {
                     return Ok(());
                 }
                 Err(error) if is_retriable(&error) && Instant::now() < self.deadline => {}
-                Err(error) => return Err(sorted(&self.writer.producer, &error)),
+                Err(error) => {
+                    if is_retriable(&error) {
+                        self.writer.broken.store(true, Ordering::Release);
+                    }
+                    return Err(sorted(&self.writer.producer, &error));
+                }
             }
         }
     }
@@ -194,6 +208,7 @@ impl Drop for Transaction<'_> {
         if !self.committed
             && let Err(error) = self.writer.producer.abort_transaction(STEP)
         {
+            self.writer.broken.store(true, Ordering::Release);
             tracing::debug!(%error, "a transaction was not aborted; the brokers will");
         }
     }

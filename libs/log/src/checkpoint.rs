@@ -82,7 +82,11 @@ pub trait CheckpointStore: Send + Sync {
     fn put(&self, partition: u32, position: Position, bytes: &[u8]) -> Result<(), CheckpointError>;
 
     /// The newest undamaged checkpoint, if there is one.
-    fn newest(&self, partition: u32) -> Option<(Position, Bytes)>;
+    ///
+    /// # Errors
+    /// If what there is cannot be read now. Whoever took that for nothing would begin anew, and lose what is there with
+    /// the next checkpoint.
+    fn newest(&self, partition: u32) -> Result<Option<(Position, Bytes)>, CheckpointError>;
 
     /// The position of the oldest checkpoint kept: what the log may delete up to, if anything. With a single checkpoint
     /// stored there is nothing to fall back to but the beginning, and the answer is that checkpoint's position all the

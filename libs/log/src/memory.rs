@@ -267,8 +267,8 @@ impl CheckpointStore for MemoryCheckpointStore {
         Ok(())
     }
 
-    fn newest(&self, partition: u32) -> Option<(Position, Bytes)> {
-        self.held.get(partition as usize).and_then(|held| lock(held).last().cloned())
+    fn newest(&self, partition: u32) -> Result<Option<(Position, Bytes)>, CheckpointError> {
+        Ok(self.held.get(partition as usize).and_then(|held| lock(held).last().cloned()))
     }
 
     fn floor(&self, partition: u32) -> Option<Position> {

@@ -76,6 +76,13 @@ pub enum AppendError {
         /// The bound in bytes.
         bound_bytes: u64,
     },
+    /// The engine is further behind than it may be: more samples would only make decisions older, and a restart longer.
+    Behind {
+        /// Bytes that it has not read.
+        behind_bytes: u64,
+        /// The bound in bytes.
+        bound_bytes: u64,
+    },
     /// Writing or syncing failed; the log stays readable and tries again with the next record.
     Disk {
         /// Kind of the failure; `StorageFull` is a full disk.
@@ -104,7 +111,7 @@ pub enum AppendError {
 impl AppendError {
     /// Whether the sender should try the same record again later.
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Full { .. } | Self::Overloaded { .. } | Self::Disk { .. } | Self::Closed)
+        !matches!(self, Self::TooLarge { .. } | Self::NoSuchPartition { .. })
     }
 }
 
@@ -121,6 +128,10 @@ impl std::fmt::Display for AppendError {
                     "the sample log is overloaded: {pending_bytes} of at most {bound_bytes} bytes wait for the disk"
                 )
             }
+            Self::Behind { behind_bytes, bound_bytes } => write!(
+                f,
+                "the engine is {behind_bytes} bytes behind the sample log, of at most {bound_bytes} (log.lag_bytes_max)"
+            ),
             Self::Disk { why, .. } => write!(f, "the sample log cannot write: {why}"),
             Self::TooLarge { record_bytes, bound_bytes } => {
                 write!(f, "a record of {record_bytes} bytes is larger than the {bound_bytes} bytes that one may have")
@@ -226,6 +237,11 @@ pub trait SampleLog: Send + Sync {
 
     /// The position after the last durable record. 0 without the partition.
     fn end(&self, partition: u32) -> Position;
+
+    /// Says that the partition's engine keeps up with the tail and has read everything before `position`. A log whose
+    /// engine is in the same process may refuse samples while the engine is too far behind; what it is behind when it
+    /// begins is nobody's fault, so nothing is said before it has caught up once.
+    fn set_consumed(&self, _partition: u32, _position: Position) {}
 
     /// Says that everything before `floor` is covered by a durable checkpoint, so that retention may delete it. The
     /// floor only rises; it starts at 0, where nothing may be deleted. A floor beyond the end means that the log has lost

@@ -39,6 +39,8 @@ pub struct LogStats {
     pub refused_full: Cell,
     /// Counter: appends refused because too many bytes wait for the disk.
     pub refused_overloaded: Cell,
+    /// Counter: records refused because the engine is too far behind.
+    pub refused_behind: Cell,
     /// Counter: appends refused because writing or syncing failed.
     pub refused_disk: Cell,
     /// Counter: appends refused because the record is larger than the bound.

@@ -72,6 +72,17 @@ impl Tail {
         lock(&self.state).end
     }
 
+    /// Bytes from `position` to the end: exact within what is held, by the mean of that before it.
+    pub(crate) fn bytes_since(&self, position: u64) -> u64 {
+        let state = lock(&self.state);
+        let held = state.records.len() as u64;
+        let since = state.end.saturating_sub(position);
+        if since <= held {
+            return state.records.iter().rev().take(since as usize).map(|(_, bytes)| bytes).sum();
+        }
+        (state.bytes / held.max(1)).saturating_mul(since)
+    }
+
     /// The furthest position at which a reader may start.
     pub(crate) fn start_max(&self) -> u64 {
         let state = lock(&self.state);

@@ -32,6 +32,7 @@ pub(crate) fn log_options(config: &Config) -> DiskLogOptions {
         },
         segment_bytes: config.log.segment_bytes,
         bytes_max: config.log.bytes_max,
+        lag_bytes_max: config.log.lag_bytes_max,
         age_max_ns: config.log.age_max_seconds.map(|seconds| seconds.saturating_mul(1_000_000_000)),
         ..DiskLogOptions::default()
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use headroom_config::{
     Config, KafkaSaslMechanism, KafkaSaslSection, KafkaSource, KafkaTlsSection, SourceEncoding, SourceGroupProtocol,
-    SourceStart,
+    SourceStart, TimeMode,
 };
 use headroom_ingest::{IngestLimits, MessageEncoding};
 use headroom_kafka::source::{GroupProtocol, SourceOptions, Start};
@@ -14,7 +14,7 @@ use headroom_kafka_ingestor::{Source, Sources};
 use headroom_log::SampleLog;
 use headroom_telemetry::Telemetry;
 
-use crate::settings;
+use crate::{clock, settings};
 
 /// Starts the readers of `kafka.sources`.
 ///
@@ -56,6 +56,11 @@ fn source(config: &Config, at: usize, section: &KafkaSource) -> Result<Source, S
             },
             bytes_max: section.bytes_max,
             dead_letter_topic: section.dead_letter_topic.clone(),
+            // In event time the senders' time is the only one.
+            wall_ms: match config.time.mode {
+                TimeMode::Wall => || clock::now().0.div_euclid(1_000_000),
+                TimeMode::Event | TimeMode::EventFollow => || i64::MAX,
+            },
         },
         encoding: match section.encoding {
             SourceEncoding::Auto => None,

@@ -147,6 +147,7 @@ mod tests {
                 start: Start::Earliest,
                 bytes_max: 0,
                 dead_letter_topic: None,
+                wall_ms: || i64::MAX,
             },
             encoding,
             identity: IdentityConfig::default(),

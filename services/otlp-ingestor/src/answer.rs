@@ -154,6 +154,7 @@ impl From<AppendError> for Refusal {
         let reason = match error {
             AppendError::Full { .. } => "log_full",
             AppendError::Overloaded { .. } => "log_overloaded",
+            AppendError::Behind { .. } => "engine_behind",
             AppendError::Disk { .. } => "log_disk",
             AppendError::TooLarge { .. } => "log_record_bytes",
             AppendError::NoSuchPartition { .. } => "log_partition",

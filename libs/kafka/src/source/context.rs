@@ -70,7 +70,7 @@ impl SourceContext {
         }
         match consumer.commit(&list, if waiting { CommitMode::Sync } else { CommitMode::Async }) {
             Ok(()) => {
-                // Optimistic: if the answer is an error, the next commit is further on and says it again.
+                // Optimistic: an answer that is an error takes it back.
                 for (partition, offset) in &due {
                     shared.offsets.committed(partition, *offset);
                 }
@@ -156,15 +156,17 @@ impl ConsumerContext for SourceContext {
         }
     }
 
-    fn commit_callback(&self, result: KafkaResult<()>, _: &TopicPartitionList) {
+    fn commit_callback(&self, result: KafkaResult<()>, list: &TopicPartitionList) {
         match result {
             Ok(()) => self.metrics.commit("ok"),
             Err(error) => {
                 self.metrics.commit("failed");
-                tracing::warn!(
-                    source = self.source,
-                    "offsets were not committed, some records may be read twice: {error}"
-                );
+                let mut shared = self.shared();
+                for (topic, partition) in partitions(list) {
+                    shared.offsets.not_committed(&topic, partition);
+                }
+                drop(shared);
+                tracing::warn!(source = self.source, "offsets were not committed now, which is tried again: {error}");
             }
         }
     }

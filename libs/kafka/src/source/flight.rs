@@ -243,6 +243,7 @@ fn word(error: &AppendError) -> &'static str {
     match error {
         AppendError::Full { .. } => "log_full",
         AppendError::Overloaded { .. } => "log_overloaded",
+        AppendError::Behind { .. } => "engine_behind",
         AppendError::Disk { .. } => "log_disk",
         AppendError::TooLarge { .. } => "log_record_bytes",
         AppendError::NoSuchPartition { .. } => "log_partition",

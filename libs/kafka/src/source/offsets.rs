@@ -83,6 +83,13 @@ impl Offsets {
         }
     }
 
+    /// The broker did not take a commit after all: what was committed of a partition is to be said again.
+    pub(super) fn not_committed(&mut self, topic: &str, partition: i32) {
+        if let Some(progress) = self.partitions.get_mut(topic, partition) {
+            progress.committed = None;
+        }
+    }
+
     /// Whether something of a partition is under way, other than in the unit `staged`, which nobody has been given yet.
     pub(super) fn is_busy(&self, (topic, partition): &Partition, staged: u64) -> bool {
         let units = self.partitions.get(topic, *partition).map(|progress| &progress.units);
@@ -117,6 +124,10 @@ mod tests {
         assert_eq!(done(&offsets), [], "unit 1 is before it in both");
         offsets.close(1);
         assert_eq!(done(&offsets), [(0, 12), (1, 7)]);
+        offsets.committed(&("t".into(), 1), 7);
+        assert_eq!(done(&offsets), [(0, 12)]);
+        offsets.not_committed("t", 1);
+        assert_eq!(done(&offsets), [(0, 12), (1, 7)], "a commit that failed is said again");
         offsets.committed(&("t".into(), 1), 7);
         offsets.close(2);
         assert_eq!(done(&offsets), [(0, 15)]);

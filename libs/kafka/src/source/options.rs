@@ -43,6 +43,8 @@ pub struct SourceOptions {
     pub bytes_max: u64,
     /// Where records go that cannot be used. Without it they are counted, logged and skipped.
     pub dead_letter_topic: Option<String>,
+    /// The wall clock, Unix milliseconds: no record is from later.
+    pub wall_ms: fn() -> i64,
 }
 
 /// Least of [`SourceOptions::bytes_max`]: room for a few records of the size that brokers take by default.
@@ -114,6 +116,7 @@ mod tests {
             start: Start::Earliest,
             bytes_max: 64 << 20,
             dead_letter_topic: None,
+            wall_ms: || i64::MAX,
         }
     }
 

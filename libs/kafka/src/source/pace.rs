@@ -3,7 +3,11 @@
 //! Two reasons. *Memory*: while too much is in flight, or the log refuses, all of them. *Order*: a backlog is read much
 //! faster than it was written, and not evenly; where a server's records are spread over partitions, as the Collector
 //! spreads them, one partition an hour ahead would make everything of the others late. So no partition runs further
-//! ahead of the slowest than the policy's default lateness forgives. One that brings nothing for a while holds nobody.
+//! ahead of the slowest than the policy's default lateness forgives.
+//!
+//! The timestamps are the producers' own, so none may have power over others for long. One that lies in the future says
+//! no more than that its record is here. A partition that brings nothing, or nothing newer than before, holds nobody; and
+//! one that is still behind after a minute of holding others is left behind: what is fresh does not wait for it.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -17,13 +21,19 @@ const AHEAD_MS_MAX: i64 = 10_000;
 /// A partition that has brought nothing for so long is at its end, or its broker is away.
 const SILENCE: Duration = Duration::from_secs(1);
 
+/// How long a partition may hold the others.
+const HOLD_MAX: Duration = Duration::from_secs(60);
+
 /// Of the bound in bytes, what must be left before reading goes on.
 const RESUME_SHARE: u64 = 2;
 
 #[derive(Debug)]
 struct Head {
     timestamp_ms: i64,
-    seen: Instant,
+    /// When it last brought something newer than before.
+    advanced: Instant,
+    /// Since when it has held others without a break.
+    holding: Option<Instant>,
 }
 
 /// Keeps readers in step.
@@ -42,15 +52,19 @@ pub(super) struct Change {
 }
 
 impl Pace {
-    /// A record came.
-    pub(super) fn saw(&mut self, topic: &str, partition: i32, timestamp_ms: Option<i64>, now: Instant) {
-        let Some(timestamp_ms) = timestamp_ms else { return };
+    /// A record came, when the wall clock said `wall_ms`.
+    pub(super) fn saw(&mut self, topic: &str, partition: i32, timestamp_ms: Option<i64>, wall_ms: i64, now: Instant) {
+        let Some(timestamp_ms) = timestamp_ms.map(|timestamp_ms| timestamp_ms.min(wall_ms)) else { return };
         match self.heads.get_mut(topic, partition) {
-            Some(head) => {
-                head.timestamp_ms = head.timestamp_ms.max(timestamp_ms);
-                head.seen = now;
+            Some(head) if head.timestamp_ms < timestamp_ms => {
+                head.timestamp_ms = timestamp_ms;
+                head.advanced = now;
             }
-            None => drop(self.heads.get_or_insert(topic, partition, || Head { timestamp_ms, seen: now })),
+            Some(_) => {}
+            None => {
+                let head = || Head { timestamp_ms, advanced: now, holding: None };
+                self.heads.get_or_insert(topic, partition, head);
+            }
         }
     }
 
@@ -81,15 +95,21 @@ impl Pace {
     ) -> Change {
         let bound = if self.is_full { bytes_max / RESUME_SHARE } else { bytes_max };
         self.is_full = is_blocked || held_bytes > bound;
+        let newest = self.heads.iter().map(|(_, head)| head.timestamp_ms).max();
         let slowest = self
             .heads
             .iter()
             .filter(|((topic, partition), head)| {
-                now.saturating_duration_since(head.seen) < SILENCE
+                now.saturating_duration_since(head.advanced) < SILENCE
+                    && head.holding.is_none_or(|since| now.saturating_duration_since(since) < HOLD_MAX)
                     && !self.paused.contains(&((*topic).to_owned(), *partition))
             })
             .map(|(_, head)| head.timestamp_ms)
             .min();
+        for head in self.heads.values_mut() {
+            let is_behind = newest.is_some_and(|newest| newest.saturating_sub(head.timestamp_ms) > AHEAD_MS_MAX);
+            head.holding = if is_behind { head.holding.or(Some(now)) } else { None };
+        }
         let mut change = Change::default();
         for (topic, number) in assigned {
             let partition = (topic.to_owned(), number);
@@ -108,7 +128,7 @@ impl Pace {
             self.paused.remove(partition);
             // It has had no chance to bring anything; its silence begins now.
             if let Some(head) = self.heads.get_mut(&partition.0, partition.1) {
-                head.seen = now;
+                head.advanced = now;
             }
         }
         change
@@ -158,21 +178,51 @@ mod tests {
             (numbers(&change.pause), numbers(&change.resume))
         };
         let at = |ms| start + Duration::from_millis(ms);
-        pace.saw("t", 0, Some(1_000), at(0));
-        pace.saw("t", 1, Some(1_000 + AHEAD_MS_MAX), at(0));
+        let saw = |pace: &mut Pace, partition, timestamp_ms, ms| {
+            pace.saw("t", partition, Some(timestamp_ms), i64::MAX, at(ms));
+        };
+        saw(&mut pace, 0, 1_000, 0);
+        saw(&mut pace, 1, 1_000 + AHEAD_MS_MAX, 0);
         assert_eq!(decide(&mut pace, 1), (vec![], vec![]));
-        pace.saw("t", 1, Some(1_001 + AHEAD_MS_MAX), at(1));
+        saw(&mut pace, 1, 1_001 + AHEAD_MS_MAX, 1);
         assert_eq!(decide(&mut pace, 2), (vec![1], vec![]));
-        pace.saw("t", 0, Some(900), at(3));
+        saw(&mut pace, 0, 900, 3);
         assert_eq!(decide(&mut pace, 3), (vec![], vec![]), "a head does not go back");
-        pace.saw("t", 0, Some(1_001), at(4));
+        saw(&mut pace, 0, 1_001, 4);
         assert_eq!(decide(&mut pace, 4), (vec![], vec![1]));
-        pace.saw("t", 1, Some(50_000), at(5));
+        saw(&mut pace, 1, 50_000, 5);
         assert_eq!(decide(&mut pace, 5), (vec![1], vec![]));
-        // Partition 0 is at its end: after its silence partition 1 goes on alone.
+        // Partition 0 brings nothing newer: after its silence partition 1 goes on alone.
+        saw(&mut pace, 0, 1_001, 1_002);
         assert_eq!(decide(&mut pace, 1_003), (vec![], vec![]));
         assert_eq!(decide(&mut pace, 1_004), (vec![], vec![1]));
         pace.forget(&("t".to_owned(), 1));
         assert_eq!(pace.paused(), 0);
+    }
+
+    #[test]
+    fn a_timestamp_in_the_future_is_the_present() {
+        let (mut pace, now, assigned) = (Pace::default(), Instant::now(), partitions(2));
+        pace.saw("t", 0, Some(i64::MAX), 100_000, now);
+        pace.saw("t", 1, Some(95_000), 100_000, now);
+        let change = pace.decide(assigned.iter().map(|(topic, number)| (topic.as_str(), *number)), 0, 100, false, now);
+        assert_eq!(change, Change::default());
+    }
+
+    #[test]
+    fn who_is_far_behind_holds_others_for_a_minute_only() {
+        let (mut pace, start, assigned) = (Pace::default(), Instant::now(), partitions(2));
+        let mut freed_at = None;
+        for second in 0..=62 {
+            let now = start + Duration::from_secs(second);
+            // Partition 0 works off a backlog of hours, second by second.
+            pace.saw("t", 0, Some(second as i64 * 1_000), i64::MAX, now);
+            pace.saw("t", 1, Some(9_000_000 + second as i64), i64::MAX, now);
+            pace.decide(assigned.iter().map(|(topic, number)| (topic.as_str(), *number)), 0, 100, false, now);
+            if second > 1 && pace.paused() == 0 {
+                freed_at.get_or_insert(second);
+            }
+        }
+        assert_eq!(freed_at, Some(60));
     }
 }

@@ -153,7 +153,7 @@ impl Work {
                 {
                     let mut shared = self.consumer.context().shared();
                     let timestamp_ms = message.timestamp().to_millis();
-                    shared.pace.saw(message.topic(), message.partition(), timestamp_ms, now);
+                    shared.pace.saw(message.topic(), message.partition(), timestamp_ms, (self.options.wall_ms)(), now);
                     match refusal {
                         Some(refusal) if shared.flight.has_letters() => {
                             self.units += 1;

@@ -92,9 +92,9 @@ fn large_checkpoints_of_any_order_of_size() {
     for (position, length) in [(1, 3_000_000), (2, 10), (3, 400_000), (4, 0), (5, 5_000_000)] {
         let bytes = noise(length);
         contract::put(&store, 0, position, &bytes);
-        assert_eq!(store.newest(0), Some((Position(position), bytes.clone())));
+        assert_eq!(store.newest(0), Ok(Some((Position(position), bytes.clone()))));
         let later = KafkaCheckpointStore::open(&connection, &layout).unwrap();
-        assert_eq!(later.newest(0), Some((Position(position), bytes)));
+        assert_eq!(later.newest(0), Ok(Some((Position(position), bytes))));
         assert_eq!((store.damaged(), later.damaged()), (0, 0));
     }
 }

@@ -80,22 +80,28 @@ impl CheckpointStore for DiskCheckpointStore {
         Ok(())
     }
 
-    fn newest(&self, partition: u32) -> Option<(Position, Bytes)> {
-        let mut held = lock(self.partitions.get(partition as usize)?);
+    fn newest(&self, partition: u32) -> Result<Option<(Position, Bytes)>, CheckpointError> {
+        let Some(held) = self.partitions.get(partition as usize) else { return Ok(None) };
+        let mut held = lock(held);
         while let Some(position) = held.positions.last().copied() {
             let path = path_of(&held.dir, position);
             let meta_wanted = meta_of(held.partition, position);
             match whole_file::read(&path, MAGIC, VERSION) {
-                Ok(WholeFile::Intact { meta, body }) if meta == meta_wanted => return Some((Position(position), body)),
+                Ok(WholeFile::Intact { meta, body }) if meta == meta_wanted => {
+                    return Ok(Some((Position(position), body)));
+                }
                 Ok(_) => {}
-                Err(error) => tracing::error!(path = %path.display(), %error, "a checkpoint cannot be read"),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => {
+                    return Err(CheckpointError::Disk { kind: error.kind(), why: why("cannot read", &path, &error) });
+                }
             }
             tracing::error!(path = %path.display(), "a checkpoint is damaged; falling back to the one before");
             self.damaged.fetch_add(1, Ordering::Relaxed);
             let _ = fs::rename(&path, path.with_added_extension("damaged"));
             held.positions.pop();
         }
-        None
+        Ok(None)
     }
 
     fn floor(&self, partition: u32) -> Option<Position> {

@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::fs;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use headroom_model::LogRecord;
@@ -30,7 +31,12 @@ pub(super) struct Partition {
     queue: Mutex<Queue>,
     queued: Condvar,
     segments: Mutex<Segments>,
+    /// What the engine has read, once it has caught up.
+    consumed: AtomicU64,
 }
+
+/// An engine that is behind by fewer records than this is not behind.
+const LAG_RECORDS_MIN: u64 = 16;
 
 #[derive(Default)]
 struct Queue {
@@ -96,6 +102,7 @@ impl Partition {
             queue: Mutex::default(),
             queued: Condvar::new(),
             segments: Mutex::new(segments),
+            consumed: AtomicU64::new(u64::MAX),
         };
         partition.count_segments(&lock(&partition.segments));
         partition
@@ -109,6 +116,10 @@ impl Partition {
         if samples && lock(&self.segments).full {
             self.stats.refused_full.add(1);
             return Append::ready(Err(self.full()));
+        }
+        if let Some(error) = self.behind().filter(|_| samples) {
+            self.stats.refused_behind.add(1);
+            return Append::ready(Err(error));
         }
         if let Err(error) = self.has_room(lock(&self.queue).pending_bytes, 1, bound_bytes) {
             return Append::ready(Err(error));
@@ -145,6 +156,22 @@ impl Partition {
         }
         self.stats.refused_overloaded.add(1);
         Err(AppendError::Overloaded { pending_bytes, bound_bytes })
+    }
+
+    /// The engine has read everything before `position`.
+    pub(super) fn set_consumed(&self, position: u64) {
+        self.consumed.store(position, Ordering::Relaxed);
+    }
+
+    /// The answer while the engine is too far behind. Looking at the tail's bytes takes its lock, so that is left for
+    /// when the number of records alone does not tell: an engine that keeps up is a few behind.
+    fn behind(&self) -> Option<AppendError> {
+        let consumed = self.consumed.load(Ordering::Relaxed);
+        if self.tail.end().saturating_sub(consumed) < LAG_RECORDS_MIN {
+            return None;
+        }
+        let (behind_bytes, bound_bytes) = (self.tail.bytes_since(consumed), self.options.lag_bytes_max);
+        (behind_bytes > bound_bytes).then_some(AppendError::Behind { behind_bytes, bound_bytes })
     }
 
     /// The answer of a log that may not delete anything.

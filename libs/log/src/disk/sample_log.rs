@@ -40,6 +40,8 @@ pub struct DiskLogOptions {
     pub pending_bytes_max: u64,
     /// How much the tail cache may hold, bytes.
     pub tail_bytes_max: u64,
+    /// Bytes of a partition that its engine may be behind before samples are refused.
+    pub lag_bytes_max: u64,
 }
 
 impl Default for DiskLogOptions {
@@ -51,6 +53,7 @@ impl Default for DiskLogOptions {
             age_max_ns: None,
             pending_bytes_max: 64 << 20,
             tail_bytes_max: 64 << 20,
+            lag_bytes_max: 256 << 20,
         }
     }
 }
@@ -150,6 +153,12 @@ impl SampleLog for DiskSampleLog {
 
     fn end(&self, partition: u32) -> Position {
         Position(self.partition(partition).map_or(0, |partition| partition.tail.end()))
+    }
+
+    fn set_consumed(&self, partition: u32, position: Position) {
+        if let Some(partition) = self.partition(partition) {
+            partition.set_consumed(position.0);
+        }
     }
 
     fn set_retention_floor(&self, partition: u32, floor: Position) {

@@ -50,6 +50,7 @@ async fn what_the_log_does_not_take_now_is_to_be_sent_again() {
     for (refusal, reason) in [
         (AppendError::Full { what: "the sample log", bound_bytes: 1 }, "log_full"),
         (AppendError::Overloaded { pending_bytes: 2, bound_bytes: 1 }, "log_overloaded"),
+        (AppendError::Behind { behind_bytes: 2, bound_bytes: 1 }, "engine_behind"),
         (AppendError::Disk { kind: std::io::ErrorKind::StorageFull, why: "no space".into() }, "log_disk"),
     ] {
         service.refuse(refusal);
