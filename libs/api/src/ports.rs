@@ -111,6 +111,12 @@ pub trait Commands: Send + Sync + 'static {
     /// Records a mode; it is in force from the next tick on.
     fn set_mode(&self, command: SetMode) -> BoxFuture<'_, Result<(), CommandError>>;
 
+    /// Whether readers, also those of this process, are told of every mode in the one order in which operators set them;
+    /// otherwise whoever sets it tells those of this process.
+    fn readers_are_told(&self) -> bool {
+        false
+    }
+
     /// Records that a server leaves.
     fn remove_server(&self, command: RemoveServer) -> BoxFuture<'_, Result<(), CommandError>>;
 

@@ -149,9 +149,10 @@ impl Cell {
         self.table = None;
     }
 
-    /// Takes the samples of this cell out of a batch.
-    pub(crate) fn handle_samples(&mut self, batch: &SampleBatch) {
-        let epoch = self.last_tick.unwrap_or_default().seconds();
+    /// Takes the samples of this cell out of a batch. Those that were passed over after the tick `backlog_since` tell
+    /// nothing of who is there now.
+    pub(crate) fn handle_samples(&mut self, batch: &SampleBatch, backlog_since: Option<i64>) {
+        let epoch = backlog_since.unwrap_or(self.last_tick.unwrap_or_default().seconds());
         let (registry, windows) = (&mut self.registry, &mut self.windows);
         let ids: Vec<Option<ResourceId>> = batch
             .resources
@@ -163,7 +164,11 @@ impl Cell {
                 registry.resolve(resource, epoch, |resource| windows.open_resource(resource))
             })
             .collect();
-        windows.ingest(batch, &ids);
+        if backlog_since.is_some() {
+            windows.ingest_backlog(batch, &ids);
+        } else {
+            windows.ingest(batch, &ids);
+        }
         if self.last_tick.is_none() {
             let points = batch.points.resource.iter().copied().zip(batch.points.time_ns.iter().copied());
             let histograms = batch.histograms.iter().map(|point| (point.resource, point.time_ns));
@@ -184,6 +189,11 @@ impl Cell {
         let Some(slot) = self.registry.find(server) else { return false };
         self.remove(slot);
         true
+    }
+
+    /// Whether a server was heard of after the tick of this epoch.
+    pub(crate) fn was_heard_after(&self, server: &str, epoch: i64) -> bool {
+        self.registry.find(server).is_some_and(|slot| self.registry.heard_of(slot as usize) > epoch)
     }
 
     pub(crate) fn handle_ack(&mut self, server: &str, class: &str, epoch: i64, in_use: f64, tick: Timestamp) -> bool {

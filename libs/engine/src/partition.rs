@@ -2,9 +2,15 @@
 //!
 //! Call the `handle_*` methods in the order of the log. Only [`Partition::handle_tick`] returns something to publish.
 //! Cells know nothing of each other; they share the policy, and the ticks.
+//!
+//! **After an outage** the log holds samples that no tick was among. To read them first would let decisions wait for the
+//! whole backlog, in windows that the present has long left. So an owner may pass over them ([`Partition::pass_over`])
+//! and take them up beside the present, the newest first: they are what the windows still miss. An open pane is a set,
+//! so the order makes no difference to what is in it. Which were passed over is state, and part of a checkpoint.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::ops::Range;
 use std::sync::Arc;
 
 use headroom_model::codec::{DecodeError, Decoder, Encoder};
@@ -17,7 +23,7 @@ use crate::compiled::CompiledPolicy;
 use crate::registry::RegistryCounters;
 
 /// The version written in front of every checkpoint.
-const CHECKPOINT_VERSION: u8 = 1;
+const CHECKPOINT_VERSION: u8 = 2;
 
 /// What an engine has counted since it was made, for metrics: beside the content, repeats and all.
 #[derive(Clone, Copy, Debug, Default)]
@@ -30,6 +36,14 @@ pub struct Counters {
     pub ticks_ignored: u64,
     /// Operator records for a server, class or cell that is not there.
     pub records_ignored: u64,
+}
+
+/// Positions of the log that were passed over.
+#[derive(Clone, Debug)]
+struct PassedOver {
+    positions: Range<u64>,
+    /// Epoch of the last tick before them.
+    since: i64,
 }
 
 /// The engine of one partition of the sample log.
@@ -48,6 +62,8 @@ pub struct Partition {
     first_sample: Option<Timestamp>,
     /// The two servers with the newest samples: their names and times.
     newest: [Option<(Arc<str>, i64)>; 2],
+    /// What was passed over, the older first.
+    backlog: Vec<PassedOver>,
     counters: Counters,
 }
 
@@ -64,12 +80,81 @@ impl Partition {
             last_tick: None,
             first_sample: None,
             newest: [None, None],
+            backlog: Vec::new(),
             counters: Counters::default(),
         }
     }
 
     /// Takes samples of any cells of the partition.
     pub fn handle_samples(&mut self, batch: &SampleBatch) {
+        self.take_samples(batch, None);
+        if self.policy.is_some() {
+            self.note_times(batch);
+        }
+    }
+
+    /// Takes samples out of what was passed over.
+    pub fn handle_backlog(&mut self, batch: &SampleBatch) {
+        self.take_samples(batch, Some(self.passed_over_since()));
+    }
+
+    /// An operator removed a server, as what was passed over says. Where the server has reported in the present, that was
+    /// later, and it stays as the new one that it then is.
+    pub fn handle_backlog_remove(&mut self, cell: &str, server: &str) {
+        let since = self.passed_over_since();
+        let removed = self
+            .cells
+            .get_mut(cell)
+            .is_some_and(|cell| !cell.was_heard_after(server, since) && cell.handle_remove(server));
+        self.counters.records_ignored += u64::from(!removed);
+    }
+
+    fn passed_over_since(&self) -> i64 {
+        self.backlog.last().map_or(i64::MIN, |passed| passed.since)
+    }
+
+    /// Notes that the positions in `range` of the log are passed over.
+    pub fn pass_over(&mut self, positions: Range<u64>) {
+        if !positions.is_empty() {
+            self.backlog.push(PassedOver { positions, since: self.last_tick.unwrap_or_default().seconds() });
+        }
+    }
+
+    /// What was passed over and is to be taken up next: the newest.
+    pub fn backlog(&self) -> Option<&Range<u64>> {
+        self.backlog.last().map(|passed| &passed.positions)
+    }
+
+    /// The oldest position that was passed over: the log must reach back to it.
+    pub fn backlog_start(&self) -> Option<u64> {
+        self.backlog.iter().map(|passed| passed.positions.start).min()
+    }
+
+    /// Positions that were passed over and not taken up yet.
+    pub fn backlog_len(&self) -> u64 {
+        self.backlog.iter().map(|passed| passed.positions.end - passed.positions.start).sum()
+    }
+
+    /// Whether the positions in `taken` are the newest that were passed over: only then may they be taken up.
+    pub fn is_next_backlog(&self, taken: &Range<u64>) -> bool {
+        self.backlog().is_some_and(|range| taken.end == range.end && taken.start >= range.start)
+    }
+
+    /// Notes that the positions in `taken` were taken up.
+    pub fn backlog_taken(&mut self, taken: &Range<u64>) {
+        if !self.is_next_backlog(taken) {
+            return;
+        }
+        if let Some(passed) = self.backlog.last_mut() {
+            passed.positions.end = taken.start;
+            if passed.positions.is_empty() {
+                self.backlog.pop();
+            }
+        }
+    }
+
+    /// `backlog_since`: the samples were passed over, and this was the last tick before them.
+    fn take_samples(&mut self, batch: &SampleBatch, backlog_since: Option<i64>) {
         let Some(policy) = self.policy.clone() else {
             self.counters.points_refused += batch.len() as u64;
             return;
@@ -91,7 +176,7 @@ impl Partition {
                 self.cells.insert(cell.clone(), Cell::new(cell.clone(), &self.config, policy.clone()));
             }
             if let Some(engine) = self.cells.get_mut(cell) {
-                engine.handle_samples(batch);
+                engine.handle_samples(batch, backlog_since);
             }
         }
         if !refused.is_empty() {
@@ -100,7 +185,6 @@ impl Partition {
             self.counters.points_refused +=
                 rows.filter(|at| refused.contains(&&*resources[**at as usize].cell)).count() as u64;
         }
-        self.note_times(batch);
     }
 
     /// Keeps what event time needs to know: where time begins, and how far two servers have come.
@@ -300,6 +384,12 @@ impl Partition {
                 out.put_i64(*time_ns);
             }
         }
+        out.put_u32(self.backlog.len() as u32);
+        for passed in &self.backlog {
+            out.put_u64(passed.positions.start);
+            out.put_u64(passed.positions.end);
+            out.put_i64(passed.since);
+        }
         out.put_u32(self.cells.len() as u32);
         for (name, cell) in &self.cells {
             out.put_str(name);
@@ -319,7 +409,8 @@ impl Partition {
     ) -> Result<Self, String> {
         let said = |error: DecodeError| error.to_string();
         let mut input = Decoder::new(bytes);
-        if input.get_u8().map_err(said)? != CHECKPOINT_VERSION {
+        let version = input.get_u8().map_err(said)?;
+        if version > CHECKPOINT_VERSION {
             return Err("the checkpoint was written by a newer headroom".to_owned());
         }
         let mut engine = Self::new(config);
@@ -328,12 +419,12 @@ impl Partition {
             let text = input.get_str().map_err(said)?;
             *policy = if is_set { Some(Arc::new(compile(text)?)) } else { None };
         }
-        engine.decode(&mut input).map_err(said)?;
+        engine.decode(version, &mut input).map_err(said)?;
         input.finish().map_err(said)?;
         Ok(engine)
     }
 
-    fn decode(&mut self, input: &mut Decoder<'_>) -> Result<(), DecodeError> {
+    fn decode(&mut self, version: u8, input: &mut Decoder<'_>) -> Result<(), DecodeError> {
         fn get_mode(input: &mut Decoder<'_>) -> Result<Option<Mode>, DecodeError> {
             let is_set = input.get_bool()?;
             let mode = Mode::decode(input)?;
@@ -355,6 +446,11 @@ impl Partition {
             if input.get_bool()? {
                 *newest = Some((Arc::from(input.get_str()?), input.get_i64()?));
             }
+        }
+        // The first version knew of no backlog.
+        let passed_over = if version > 1 { input.get_length(24, "backlog")? } else { 0 };
+        for _ in 0..passed_over {
+            self.backlog.push(PassedOver { positions: input.get_u64()?..input.get_u64()?, since: input.get_i64()? });
         }
         for _ in 0..input.get_length(8, "cells")? {
             let name: Arc<str> = Arc::from(input.get_str()?);

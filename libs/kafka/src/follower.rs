@@ -15,6 +15,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
+use crate::modes::Modes;
 use crate::records::{Part, SnapshotKey, decode_claim, decode_note, whole_of};
 
 /// How long the follower waits for a message before it looks whether it should stop.
@@ -31,6 +32,7 @@ pub(crate) struct View {
     pub(crate) snapshots: Arc<SnapshotMap>,
     /// By `partition/name`; the epoch is the offset.
     pub(crate) notes: Arc<SnapshotMap>,
+    pub(crate) modes: Modes,
     state: Mutex<State>,
     changed: Condvar,
     /// Counter: values that cannot be understood.
@@ -52,6 +54,7 @@ impl View {
         Self {
             snapshots: Arc::new(SnapshotMap::new(cells_max)),
             notes: Arc::new(SnapshotMap::new(NOTES_MAX)),
+            modes: Modes::default(),
             state: Mutex::default(),
             changed: Condvar::new(),
             unreadable: Counter::default(),
@@ -170,6 +173,7 @@ fn take(message: &BorrowedMessage<'_>, view: &View, assembling: &mut HashMap<Arc
             }
             Err(_) => false,
         },
+        (Some(Ok(SnapshotKey::Mode { .. })), Some(value)) => view.modes.take(message.offset(), value),
         (Some(Ok(_)), None) => true,
         _ => false,
     };

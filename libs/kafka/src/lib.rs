@@ -10,6 +10,7 @@ mod cluster;
 pub mod connection;
 mod events;
 mod follower;
+mod modes;
 mod ownership;
 mod reader;
 pub mod records;

@@ -37,6 +37,12 @@ pub enum SnapshotKey {
         /// What about.
         name: Arc<str>,
     },
+    /// The mode that an operator has set; its value is the record of the sample log. In the first partition, so that
+    /// there is one order of them.
+    Mode {
+        /// The cell, or all.
+        cell: Option<Arc<str>>,
+    },
 }
 
 impl SnapshotKey {
@@ -58,6 +64,11 @@ impl SnapshotKey {
                 out.put_u32(*partition);
                 out.put_str(name);
             }
+            Self::Mode { cell } => {
+                out.put_u8(3);
+                out.put_bool(cell.is_some());
+                out.put_str(cell.as_deref().unwrap_or(""));
+            }
         }
         out.bytes
     }
@@ -77,6 +88,11 @@ impl SnapshotKey {
             2 => {
                 let partition = input.get_u32()?;
                 Self::Note { partition, name: input.get_str()?.into() }
+            }
+            3 => {
+                let has_cell = input.get_bool()?;
+                let cell = Arc::from(input.get_str()?);
+                Self::Mode { cell: has_cell.then_some(cell) }
             }
             _ => return Err(input.error("kind of key")),
         };

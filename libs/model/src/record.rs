@@ -60,6 +60,14 @@ pub enum LogRecord {
         /// Share of the nominal in use.
         in_use: f64,
     },
+    /// The owner takes up records that it passed over after an outage, so as not to let the present wait for them: the
+    /// samples at the positions in `[from, to)` of this partition take effect here.
+    Backlog {
+        /// The first position.
+        from: u64,
+        /// The position after the last.
+        to: u64,
+    },
 }
 
 impl LogRecord {
@@ -110,6 +118,11 @@ impl LogRecord {
                 out.put_i64(*epoch);
                 out.put_f64(*in_use);
             }
+            Self::Backlog { from, to } => {
+                out.put_u8(6);
+                out.put_u64(*from);
+                out.put_u64(*to);
+            }
         }
     }
 
@@ -153,6 +166,7 @@ impl LogRecord {
                 epoch: input.get_i64()?,
                 in_use: input.get_f64()?,
             },
+            6 => Self::Backlog { from: input.get_u64()?, to: input.get_u64()? },
             _ => return Err(input.error("kind of record")),
         };
         input.finish()?;

@@ -36,6 +36,15 @@ impl WindowStore {
     /// skips its points (another cell's, or refused). Answers what happened to the points of this batch, which
     /// [`Self::counters`] includes.
     pub fn ingest(&mut self, batch: &SampleBatch, resources: &[Option<ResourceId>]) -> WindowCounters {
+        self.take(batch, resources, false)
+    }
+
+    /// The same with samples of an outage that come after newer ones of their senders: none is late, all are backlog.
+    pub fn ingest_backlog(&mut self, batch: &SampleBatch, resources: &[Option<ResourceId>]) -> WindowCounters {
+        self.take(batch, resources, true)
+    }
+
+    fn take(&mut self, batch: &SampleBatch, resources: &[Option<ResourceId>], is_backlog: bool) -> WindowCounters {
         let mut seen = WindowCounters::default();
         self.batch_series.clear();
         self.batch_series.resize(batch.series.len(), (UNSEEN, 0));
@@ -45,7 +54,7 @@ impl WindowStore {
         for ((((resource, series), start_ns), time_ns), value) in columns.zip(&*points.value) {
             seen.points += 1;
             if *resource != current.0 {
-                current = (*resource, self.sender(resources, *resource));
+                current = (*resource, self.sender(resources, *resource, is_backlog));
             }
             let Some(sender) = current.1 else {
                 seen.skipped += 1;
@@ -60,7 +69,7 @@ impl WindowStore {
         }
         for point in &batch.histograms {
             seen.points += 1;
-            let Some(sender) = self.sender(resources, point.resource) else {
+            let Some(sender) = self.sender(resources, point.resource, is_backlog) else {
                 seen.skipped += 1;
                 continue;
             };
@@ -81,9 +90,12 @@ impl WindowStore {
         seen
     }
 
-    fn sender(&self, resources: &[Option<ResourceId>], resource: u32) -> Option<Sender> {
+    fn sender(&self, resources: &[Option<ResourceId>], resource: u32, is_backlog: bool) -> Option<Sender> {
         let id = resources.get(resource as usize).copied().flatten()?.0;
         let state = self.resources.get(id as usize)?.as_ref()?;
+        if is_backlog {
+            return Some(Sender { id, late_before_ms: i64::MIN, backlog_before_ms: i64::MAX });
+        }
         let lateness_ms = self.policy.windows.lateness_seconds.saturating_mul(1_000);
         Some(Sender {
             id,

@@ -2,10 +2,16 @@
 //!
 //! The engine's thread encodes (nobody else may see a half-applied tick) and another writes: a disk that takes seconds
 //! over a large checkpoint must not make a tick late. While one is being written none is begun.
+//!
+//! A checkpoint is due after an interval of ticks, and before that after an amount of work: what a restart costs is
+//! reading again what came since, and at full load an interval holds more than anybody wants to wait for. The work
+//! between two checkpoints is never less than a multiple of what a checkpoint itself took, so that a large engine does
+//! not spend its time on writing.
 
 use std::sync::Arc;
-use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::time::{Duration, Instant};
 
 use headroom_engine::Partition;
 use headroom_log::{CheckpointError, CheckpointStore, Position, SampleLog};
@@ -14,12 +20,41 @@ use headroom_model::Timestamp;
 use crate::metrics::Metrics;
 use crate::publish::Fence;
 
-type Job = (Position, Vec<u8>, Metrics);
+/// Work of the engine after which a checkpoint is due before its interval has passed. A restart goes through at most
+/// this, a tick's work, and what came while the checkpoint was written; the bar for all of it is 15 s.
+const WORK_MAX: Duration = Duration::from_secs(5);
+
+/// The least work between two checkpoints that work made due, as a multiple of what encoding the last one took.
+const WORK_PER_ENCODING: u32 = 10;
+
+type Waiting = SyncSender<Result<(), CheckpointError>>;
+
+struct Job {
+    position: Position,
+    /// What the engine has passed over begins here: the log must reach back to it too.
+    backlog_start: Option<u64>,
+    bytes: Vec<u8>,
+    metrics: Metrics,
+    /// Who waits for the outcome.
+    waiting: Option<Waiting>,
+}
+
+impl Job {
+    fn of(position: Position, engine: &Partition, metrics: &Metrics, waiting: Option<Waiting>) -> Self {
+        let backlog_start = engine.backlog_start();
+        Self { position, backlog_start, bytes: engine.checkpoint(), metrics: metrics.clone(), waiting }
+    }
+}
 
 pub(crate) struct Checkpointer {
     partition: u32,
     interval_seconds: i64,
     last: Option<Timestamp>,
+    /// What the engine has worked since the last checkpoint, and what encoding that one took.
+    work: Duration,
+    encoding: Duration,
+    /// Whether the writer is at it.
+    writing: Arc<AtomicBool>,
     jobs: Option<SyncSender<Job>>,
     writer: Option<std::thread::JoinHandle<()>>,
 }
@@ -35,14 +70,18 @@ impl Checkpointer {
         if let Some(floor) = store.floor(partition) {
             log.set_retention_floor(partition, floor);
         }
-        let (jobs, inbox) = sync_channel::<Job>(0);
+        let (jobs, inbox) = sync_channel::<Job>(1);
+        let writing = Arc::new(AtomicBool::new(false));
+        let done = writing.clone();
         let writer = std::thread::Builder::new().name(format!("checkpoint-{partition}")).spawn(move || {
-            while let Ok((position, bytes, metrics)) = inbox.recv() {
+            while let Ok(Job { position, backlog_start, bytes, metrics, waiting }) = inbox.recv() {
                 let started = Instant::now();
-                match store.put(partition, position, &bytes) {
+                let outcome = store.put(partition, position, &bytes);
+                match &outcome {
                     Ok(()) => {
                         metrics.checkpoint(partition, started.elapsed(), bytes.len());
                         if let Some(floor) = store.floor(partition) {
+                            let floor = backlog_start.map_or(floor, |start| floor.min(Position(start)));
                             log.set_retention_floor(partition, floor);
                         }
                     }
@@ -54,6 +93,11 @@ impl Checkpointer {
                         tracing::error!(partition, %error, "a checkpoint was not written; the log must keep more");
                     }
                 }
+                done.store(false, Ordering::Release);
+                if let Some(waiting) = waiting {
+                    // Whoever waited may have stopped.
+                    let _ = waiting.send(outcome);
+                }
             }
         });
         let writer = match writer {
@@ -63,28 +107,60 @@ impl Checkpointer {
                 None
             }
         };
-        Self { partition, interval_seconds, last: None, jobs: Some(jobs), writer }
+        Self {
+            partition,
+            interval_seconds,
+            last: None,
+            work: Duration::ZERO,
+            encoding: Duration::ZERO,
+            writing,
+            jobs: Some(jobs),
+            writer,
+        }
+    }
+
+    /// Notes what the engine has worked on a record.
+    pub(crate) fn worked(&mut self, time: Duration) {
+        self.work += time;
     }
 
     /// Writes a checkpoint if it is time for one.
-    pub(crate) fn consider(&mut self, tick: Timestamp, position: Position, engine: &Partition, metrics: &Metrics) {
+    pub(crate) fn consider(&mut self, position: Position, engine: &Partition, metrics: &Metrics) {
+        let tick = engine.last_tick().unwrap_or_default();
         let last = *self.last.get_or_insert(tick);
-        if tick.seconds() - last.seconds() < self.interval_seconds {
+        let is_due = tick.seconds() - last.seconds() >= self.interval_seconds
+            || self.work >= WORK_MAX.max(self.encoding * WORK_PER_ENCODING);
+        // The writer may still be busy with the one before: then at the next tick again.
+        if !is_due || self.writing.load(Ordering::Acquire) {
             return;
         }
         let Some(jobs) = &self.jobs else { return };
-        match jobs.try_send((position, engine.checkpoint(), metrics.clone())) {
-            Ok(()) => self.last = Some(tick),
-            // The writer is still busy with the one before: at the next tick again.
-            Err(TrySendError::Full(_)) => {}
-            Err(TrySendError::Disconnected(_)) => self.jobs = None,
+        let started = Instant::now();
+        let job = Job::of(position, engine, metrics, None);
+        self.encoding = started.elapsed();
+        self.writing.store(true, Ordering::Release);
+        match jobs.try_send(job) {
+            Ok(()) => (self.last, self.work) = (Some(tick), Duration::ZERO),
+            Err(_) => self.jobs = None,
         }
+    }
+
+    /// Writes a checkpoint now and waits until it is durable.
+    ///
+    /// # Errors
+    /// If it is not.
+    pub(crate) fn now(&mut self, position: Position, engine: &Partition, metrics: &Metrics) -> Result<(), String> {
+        let (waiting, outcome) = sync_channel(1);
+        let gone = || "the thread that writes checkpoints has ended".to_owned();
+        let job = Job::of(position, engine, metrics, Some(waiting));
+        self.jobs.as_ref().ok_or_else(gone)?.send(job).map_err(|_| gone())?;
+        outcome.recv().map_err(|_| gone())?.map_err(|error| error.to_string())
     }
 
     /// Writes a last checkpoint and waits until it is on disk.
     pub(crate) fn finish(mut self, position: Position, engine: &Partition, metrics: &Metrics) {
         if let Some(jobs) = self.jobs.take()
-            && jobs.send((position, engine.checkpoint(), metrics.clone())).is_err()
+            && jobs.send(Job::of(position, engine, metrics, None)).is_err()
         {
             tracing::error!(partition = self.partition, "the last checkpoint was not written");
         }

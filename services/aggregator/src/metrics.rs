@@ -43,6 +43,15 @@ impl Metrics {
         self.telemetry.counter(&catalog::CHECKPOINT_FAILURES, [&partition.to_string()]).inc();
     }
 
+    pub(crate) fn engine_failed(&self, partition: u32) {
+        self.telemetry.counter(&catalog::ENGINE_FAILURES, [&partition.to_string()]).inc();
+    }
+
+    /// Records passed over after an outage that are still to be taken up.
+    pub(crate) fn backlog(&self, partition: u32, records: u64) {
+        self.telemetry.gauge(&catalog::ENGINE_BACKLOG, [&partition.to_string()]).set(records as f64);
+    }
+
     pub(crate) fn tick(&self, partition: u32, duration: Duration, engine: &mut Partition) {
         let telemetry = &self.telemetry;
         let number = partition.to_string();

@@ -1,27 +1,25 @@
 //! One thread per partition that this process owns: claim, restore, replay, follow; and a last checkpoint when it is
-//! told to stop, or none when somebody else has taken over.
+//! told to stop, or none when somebody else has taken over. What it does after an outage is told in `backlog.rs`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use headroom_engine::{CompiledPolicy, EngineConfig, Partition};
-use headroom_log::{CheckpointStore, LogReader, Position, ReadError, SampleLog, SnapshotLog};
+use headroom_log::{CheckpointStore, Position, SampleLog, SnapshotLog};
 use headroom_model::{LogRecord, Timestamp};
 use tokio::sync::watch;
 
+use crate::backlog::{Outages, Slices, take_up};
 use crate::checkpointing::Checkpointer;
 use crate::metrics::Metrics;
 use crate::note;
 use crate::publish::{Fence, Owning, Publisher, SnapshotSink};
 use crate::status::{Progress, Status};
-
-/// How long a thread waits for a record before it looks whether it should stop.
-const WAIT: Duration = Duration::from_millis(100);
-
-/// How long a thread rests after the log could not be read.
-const REST: Duration = Duration::from_millis(500);
+use crate::tail::{Next, REST, Tail, rest};
 
 /// How long an owner that was fenced rests before it claims the partition again, if it is still meant to own it.
 const FENCED_REST: Duration = Duration::from_secs(5);
@@ -55,6 +53,8 @@ pub struct AggregatorOptions {
     pub compile: Compile,
     /// What other processes are told.
     pub announce: Announce,
+    /// How an owner goes on after an outage; without it, it reads the whole backlog first.
+    pub outages: Option<Outages>,
 }
 
 /// Why an aggregator did not start.
@@ -202,23 +202,29 @@ enum End {
 }
 
 impl Owner {
+    /// Owns until told otherwise. An engine that panics is given up and made anew from its checkpoint: the servers of a
+    /// partition must not go unwatched until somebody looks why.
     fn run(self) {
-        while self.own() == End::Fenced {
+        while let Ok(End::Fenced) | Err(_) =
+            catch_unwind(AssertUnwindSafe(|| self.own())).inspect_err(|_| self.failed())
+        {
             // Whoever fenced us is the owner, unless the partition is given back to us; then we have it still.
-            tracing::warn!(partition = self.partition, "somebody else owns the partition; resting");
-            if !self.rest(FENCED_REST) {
+            tracing::warn!(partition = self.partition, "the brokers take nothing from this owner any more; resting");
+            if !rest(&self.stop, FENCED_REST) {
                 return;
             }
         }
     }
 
-    /// Rests; whether to go on.
-    fn rest(&self, time: Duration) -> bool {
-        let until = Instant::now() + time;
-        while Instant::now() < until && !self.stop.load(Ordering::Relaxed) {
-            std::thread::sleep(WAIT.min(until.saturating_duration_since(Instant::now())));
-        }
-        !self.stop.load(Ordering::Relaxed)
+    /// Takes back what a panic has left behind. The panic itself was logged where it happened.
+    fn failed(&self) {
+        let Shared { owned, status, metrics, .. } = &*self.shared;
+        tracing::error!(partition = self.partition, "the engine panicked; it is made anew from its checkpoint");
+        metrics.engine_failed(self.partition);
+        owned.send_if_modified(|owned| owned.remove(&self.partition));
+        status.set(self.partition, Progress::default());
+        self.shared.snapshots.release(self.partition);
+        self.shared.checkpoints.release(self.partition);
     }
 
     /// Keeps earlier owners out.
@@ -233,7 +239,7 @@ impl Owner {
                 Ok(()) => return true,
                 Err(error) => {
                     tracing::error!(partition = self.partition, error, "the partition cannot be claimed; trying again");
-                    self.rest(REST);
+                    rest(&self.stop, REST);
                 }
             }
         }
@@ -246,8 +252,12 @@ impl Owner {
         }
         let claimed = Instant::now();
         let owning = Owning { partition: self.partition, fence: Fence::default() };
+        let Shared { log, snapshots, options, .. } = &*self.shared;
+        // Before anybody knows that the partition has an owner: ticks must not lie in what is passed over.
+        let passed_over =
+            options.outages.as_ref().and_then(|outages| outages.passed_over(self.partition, &**log, &**snapshots));
         self.shared.owned.send_if_modified(|owned| owned.insert(self.partition));
-        let end = self.follow(&owning, claimed);
+        let end = self.follow(&owning, claimed, passed_over);
         self.shared.owned.send_if_modified(|owned| owned.remove(&self.partition));
         self.shared.status.set(self.partition, Progress { caught_up: true, ..Progress::default() });
         self.shared.snapshots.release(self.partition);
@@ -255,14 +265,15 @@ impl Owner {
         end
     }
 
-    fn follow(&self, owning: &Owning, claimed: Instant) -> End {
+    fn follow(&self, owning: &Owning, claimed: Instant, mut passed_over: Option<Range<u64>>) -> End {
         let Shared { log, checkpoints, options, metrics, status, publisher, .. } = &*self.shared;
         let partition = self.partition;
         let target = log.end(partition);
-        let (mut engine, mut position) = self.restore();
+        let Some((mut engine, position)) = self.restore() else { return End::Stopped };
         let mut progress = Progress { position, owned: true, ..Progress::default() };
         describe(&engine, &mut progress);
         status.set(partition, progress.clone());
+        metrics.backlog(partition, engine.backlog_len());
         let mut checkpointer = Checkpointer::new(
             partition,
             options.checkpoint_seconds,
@@ -270,15 +281,26 @@ impl Owner {
             log.clone(),
             owning.fence.clone(),
         );
-        let Some(mut reader) = self.reader(&mut position) else {
+        let Some(mut tail) = self.tail(position) else {
             checkpointer.abandon();
             return End::Stopped;
         };
-        progress.position = position;
+        let mut slices = Slices::default();
         let mut announced = None;
         let mut inputs_announced = None;
         while !self.stop.load(Ordering::Relaxed) && !owning.fence.is_raised() {
             status.answer_inputs(partition, &engine);
+            if let Some(range) = passed_over.take_if(|range| tail.position.0 >= range.start) {
+                let Some(present) = self.pass_over(tail.position.0..range.end, &mut engine, &mut checkpointer, owning)
+                else {
+                    break;
+                };
+                tail = present;
+            }
+            if progress.position != tail.position {
+                progress.position = tail.position;
+                status.set(partition, progress.clone());
+            }
             if !progress.caught_up && progress.position >= target {
                 progress.caught_up = true;
                 status.set(partition, progress.clone());
@@ -287,117 +309,132 @@ impl Owner {
                     "the engine has caught up with the log"
                 );
             }
-            let next = match reader.try_next() {
-                Ok(None) => {
+            let mut started = Instant::now();
+            let next = match tail.try_next() {
+                Next::Nothing => {
                     let due = options.announce == Announce::Always && progress.caught_up;
                     if due && announced != Some(progress.position) {
                         announced = Some(progress.position);
                         publisher.note(note::PROGRESS, note::encode_progress(&progress), owning);
                     }
-                    reader.next_blocking(WAIT)
+                    slices.ask(partition, &engine, &**log);
+                    let next = tail.wait();
+                    started = Instant::now();
+                    next
                 }
                 next => next,
             };
-            match next {
-                Ok(None) => {}
-                Ok(Some((at, record))) => {
-                    position = at.next();
-                    let ticked = self.apply(&mut engine, &record, position, owning);
-                    progress.position = position;
-                    describe(&engine, &mut progress);
-                    status.set(partition, progress.clone());
-                    if let Some(tick) = ticked {
-                        // What a replay goes through again was announced when it was new.
-                        if options.announce != Announce::Never && progress.caught_up {
-                            announced = Some(position);
-                            publisher.note(note::PROGRESS, note::encode_progress(&progress), owning);
-                            if inputs_announced.is_none_or(|last| tick.seconds() - last >= INPUTS_SECONDS) {
-                                inputs_announced = Some(tick.seconds());
-                                publisher.note(note::INPUTS, note::encode_inputs(&engine.inputs()), owning);
-                            }
-                        }
-                        checkpointer.consider(tick, position, &engine, metrics);
-                    }
+            let (at, record) = match next {
+                Next::Record(at, record) => (at, record),
+                Next::Nothing => continue,
+                Next::End => break,
+            };
+            if let LogRecord::Backlog { from, to } = &*record {
+                let slice = *from..*to;
+                if engine.is_next_backlog(&slice) && !self.take_up(&mut engine, &slice, owning) {
+                    // Half a slice is taken up again by whoever comes next.
+                    tail.position = at;
+                    break;
                 }
-                Err(ReadError::Damaged { from, to }) => {
-                    tracing::error!(partition, %from, %to, "records of the log are damaged and were skipped");
-                    metrics.damaged(partition, to.0.saturating_sub(from.0));
-                }
-                Err(ReadError::Unreadable { position, why }) => {
-                    tracing::error!(partition, %position, %why, "a record of the log cannot be understood");
-                    metrics.damaged(partition, 1);
-                }
-                Err(ReadError::Truncated { .. } | ReadError::BeyondEnd { .. }) => {
-                    let Some(again) = self.reader(&mut position) else { break };
-                    reader = again;
-                    progress.position = position;
-                }
-                Err(ReadError::Closed) => break,
-                Err(error) => {
-                    tracing::error!(partition, %error, "the log cannot be read; trying again");
-                    self.rest(REST);
+                slices.taken(&slice, started.elapsed());
+                metrics.backlog(partition, engine.backlog_len());
+                if engine.backlog().is_none() {
+                    tracing::info!(partition, "the backlog of the outage was taken up");
                 }
             }
+            let ticked = self.apply(&mut engine, &record, tail.position, owning);
+            checkpointer.worked(started.elapsed());
+            progress.position = tail.position;
+            describe(&engine, &mut progress);
+            status.set(partition, progress.clone());
+            if let Some(tick) = ticked {
+                // What a replay goes through again was announced when it was new.
+                if options.announce != Announce::Never && progress.caught_up {
+                    announced = Some(tail.position);
+                    publisher.note(note::PROGRESS, note::encode_progress(&progress), owning);
+                    if inputs_announced.is_none_or(|last| tick.seconds() - last >= INPUTS_SECONDS) {
+                        inputs_announced = Some(tick.seconds());
+                        publisher.note(note::INPUTS, note::encode_inputs(&engine.inputs()), owning);
+                    }
+                }
+                slices.ask(partition, &engine, &**log);
+                if progress.caught_up
+                    && let Some(outages) = &options.outages
+                {
+                    passed_over = outages.range(partition, &**log, tick, tail.position);
+                }
+            }
+            if progress.caught_up {
+                log.set_consumed(partition, tail.position);
+            }
+            checkpointer.consider(tail.position, &engine, metrics);
         }
         if owning.fence.is_raised() {
             checkpointer.abandon();
             return End::Fenced;
         }
         publisher.flush();
-        checkpointer.finish(position, &engine, metrics);
+        checkpointer.finish(tail.position, &engine, metrics);
         End::Stopped
     }
 
-    /// A reader where the engine stands, or where the log still is.
-    fn reader(&self, position: &mut Position) -> Option<Box<dyn LogReader>> {
-        while !self.stop.load(Ordering::Relaxed) {
-            match self.shared.log.reader(self.partition, *position) {
-                Ok(reader) => return Some(reader),
-                Err(ReadError::Truncated { wanted, oldest }) => {
-                    tracing::error!(
-                        partition = self.partition, %wanted, %oldest,
-                        "the log no longer reaches back to the checkpoint; windows fill anew"
-                    );
-                    *position = oldest;
-                }
-                Err(ReadError::BeyondEnd { wanted, end }) => {
-                    tracing::error!(
-                        partition = self.partition, %wanted, %end,
-                        "the checkpoint knows records that the log has lost; going on at its end"
-                    );
-                    *position = end;
-                }
-                Err(error @ (ReadError::NoSuchPartition { .. } | ReadError::Closed)) => {
-                    tracing::error!(partition = self.partition, %error, "the partition cannot be read");
-                    return None;
-                }
-                Err(error) => {
-                    tracing::error!(partition = self.partition, %error, "the partition cannot be read; trying again");
-                    self.rest(REST);
-                }
-            }
-        }
-        None
+    fn tail(&self, position: Position) -> Option<Tail<'_>> {
+        Tail::open(&*self.shared.log, self.partition, position, &self.stop, &self.shared.metrics)
     }
 
-    /// The engine as of the newest checkpoint, and where to read on.
-    fn restore(&self) -> (Partition, Position) {
-        let fresh = || (Partition::new(self.shared.options.engine.clone()), self.shared.log.oldest(self.partition));
-        let Some((position, bytes)) = self.shared.checkpoints.newest(self.partition) else {
-            return fresh();
+    /// Passes over a range of the log and makes that durable; a tail behind it, unless the owner is to stop first.
+    fn pass_over(
+        &self,
+        range: Range<u64>,
+        engine: &mut Partition,
+        checkpointer: &mut Checkpointer,
+        owning: &Owning,
+    ) -> Option<Tail<'_>> {
+        let end = Position(range.end.max(range.start));
+        engine.pass_over(range);
+        self.shared.metrics.backlog(self.partition, engine.backlog_len());
+        while let Err(error) = checkpointer.now(end, engine, &self.shared.metrics) {
+            tracing::error!(partition = self.partition, error, "the present waits for a checkpoint; trying again");
+            if owning.fence.is_raised() || !rest(&self.stop, REST) {
+                return None;
+            }
+        }
+        self.tail(end)
+    }
+
+    /// Takes up a slice of what was passed over; whether it was all there.
+    fn take_up(&self, engine: &mut Partition, slice: &Range<u64>, owning: &Owning) -> bool {
+        !owning.fence.is_raised() && self.tail(Position(slice.start)).is_some_and(|tail| take_up(engine, slice, tail))
+    }
+
+    /// The engine as of the newest checkpoint, and where to read on; `None` if the owner is to stop first.
+    fn restore(&self) -> Option<(Partition, Position)> {
+        let Shared { checkpoints, log, options, .. } = &*self.shared;
+        let partition = self.partition;
+        let fresh = || Some((Partition::new(options.engine.clone()), log.oldest(partition)));
+        let newest = loop {
+            match checkpoints.newest(partition) {
+                Ok(newest) => break newest,
+                Err(error) => {
+                    tracing::error!(partition, %error, "the checkpoints cannot be read; trying again");
+                    if !rest(&self.stop, REST) {
+                        return None;
+                    }
+                }
+            }
         };
+        let Some((position, bytes)) = newest else { return fresh() };
         let started = Instant::now();
-        match Partition::restore(self.shared.options.engine.clone(), &bytes, |text| (self.shared.options.compile)(text))
-        {
+        match Partition::restore(options.engine.clone(), &bytes, |text| (options.compile)(text)) {
             Ok(engine) => {
                 tracing::info!(
-                    partition = self.partition, %position, bytes = bytes.len(),
+                    partition, %position, bytes = bytes.len(),
                     seconds = started.elapsed().as_secs_f64(), "restored from a checkpoint"
                 );
-                (engine, position)
+                Some((engine, position))
             }
             Err(error) => {
-                tracing::error!(partition = self.partition, %position, %error, "the checkpoint cannot be used; replaying the log");
+                tracing::error!(partition, %position, %error, "the checkpoint cannot be used; replaying the log");
                 fresh()
             }
         }
@@ -435,6 +472,7 @@ impl Owner {
             LogRecord::Ack { cell, server, class, epoch, in_use, .. } => {
                 engine.handle_ack(cell, server, class, *epoch, *in_use);
             }
+            LogRecord::Backlog { .. } => {}
         }
         None
     }

@@ -14,7 +14,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use headroom_log::{Position, PublishError, Published, SnapshotLog};
 use headroom_model::CellSnapshot;
-use headroom_model::codec::Encoder;
+use headroom_model::codec::{Decoder, Encoder};
 
 /// Takes every snapshot as it is published; must return at once.
 pub type SnapshotSink = Arc<dyn Fn(&Arc<CellSnapshot>) + Send + Sync>;
@@ -169,4 +169,11 @@ fn header(partition: u32, position: Position) -> Bytes {
     out.put_u32(partition);
     out.put_u64(position.0);
     Bytes::from(out.bytes)
+}
+
+/// The partition of a snapshot, and the position after the tick that it was made by, as its header says.
+pub(crate) fn position_of(header: &[u8]) -> Option<(u32, Position)> {
+    let mut input = Decoder::new(header);
+    (input.get_u8() == Ok(1)).then_some(())?;
+    Some((input.get_u32().ok()?, Position(input.get_u64().ok()?)))
 }

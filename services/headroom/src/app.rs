@@ -18,7 +18,8 @@ use headroom_aggregator::{EventClock, Status};
 use headroom_api::ApiLimits;
 use headroom_config::{Config, TimeMode, load_policy};
 use headroom_engine::CompiledPolicy;
-use headroom_health_api::{CommandsOptions, LogCommands, Policies, Role, RoleOptions};
+use headroom_health_api::{CommandsOptions, LogCommands, Policies, Role, RoleOptions, TellReaders};
+use headroom_kafka::KafkaSnapshotLog;
 use headroom_kafka_ingestor::Sources;
 use headroom_log::{Position, SampleLog};
 use headroom_model::{LogRecord, Policy};
@@ -180,6 +181,7 @@ impl App {
                     event_time.then_some(clock.clone()),
                     &policy,
                     &ingestor,
+                    ports.kafka.as_ref().and_then(|kafka| kafka.snapshots.clone()),
                 )),
                 now,
                 event_time,
@@ -287,13 +289,21 @@ fn commands(
     clock: Option<Arc<EventClock>>,
     policy: &Policies,
     ingestor: &Arc<Ingestor>,
+    readers: Option<Arc<KafkaSnapshotLog>>,
 ) -> LogCommands {
     let ingestor = ingestor.clone();
+    let tell_readers = readers.map(|readers| -> TellReaders {
+        Arc::new(move |record| {
+            let readers = readers.clone();
+            Box::pin(async move { readers.publish_mode(&record).await.map_err(|error| error.to_string()) })
+        })
+    });
     LogCommands::new(CommandsOptions {
         log,
         status,
         clock,
         policy: policy.clone(),
+        tell_readers,
         refused: Arc::new(move || ingestor.refusals().into_iter().map(settings::refused).collect()),
     })
 }

@@ -2,6 +2,7 @@
 //! time is where no clock is read.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use headroom_aggregator::Status;
@@ -44,6 +45,7 @@ pub(crate) fn log_stats(telemetry: &Telemetry, log: &Arc<dyn SampleLog>, snapsho
             for (reason, value) in [
                 ("full", stats.refused_full.get()),
                 ("overloaded", stats.refused_overloaded.get()),
+                ("behind", stats.refused_behind.get()),
                 ("disk", stats.refused_disk.get()),
                 ("too_large", stats.refused_too_large.get()),
             ] {
@@ -63,15 +65,41 @@ pub(crate) fn log_stats(telemetry: &Telemetry, log: &Arc<dyn SampleLog>, snapsho
     });
 }
 
+/// How often the brokers are asked where the log ends.
+const ASK: Duration = Duration::from_secs(1);
+
 /// Publishes how far the engines are behind the log. Whoever waits for them reads this, so it is of the moment that it
-/// is asked for, not of the last tick.
-pub(crate) fn lag(telemetry: &Telemetry, log: &Arc<dyn SampleLog>, status: &Arc<Status>) {
+/// is asked for, not of the last tick; where brokers must be asked for it, of a second ago, for they may take long to
+/// answer and metrics must not wait for them.
+pub(crate) fn lag(telemetry: &Telemetry, log: &Arc<dyn SampleLog>, status: &Arc<Status>, is_remote: bool) {
     let (log, status) = (Arc::downgrade(log), Arc::downgrade(status));
+    let mut asked: Option<Arc<Vec<AtomicU64>>> = None;
+    if is_remote && let Some(partitions) = log.upgrade().map(|log| log.partitions()) {
+        let ends: Arc<Vec<AtomicU64>> = Arc::new((0..partitions).map(|_| AtomicU64::new(0)).collect());
+        asked = Some(ends.clone());
+        let (log, status) = (log.clone(), status.clone());
+        let asking = std::thread::Builder::new().name("log-ends".to_owned()).spawn(move || {
+            while let (Some(log), Some(status)) = (log.upgrade(), status.upgrade()) {
+                for (partition, end) in (0..).zip(&*ends).filter(|(partition, _)| status.progress(*partition).owned) {
+                    end.store(log.end(partition).0, Ordering::Relaxed);
+                }
+                drop((log, status));
+                std::thread::sleep(ASK);
+            }
+        });
+        if let Err(error) = asking {
+            tracing::error!(%error, "no thread that asks where the log ends; headroom_engine_lag_records says nothing");
+        }
+    }
     telemetry.on_collect(move |telemetry| {
         let (Some(log), Some(status)) = (log.upgrade(), status.upgrade()) else { return };
         for partition in 0..log.partitions() {
             let progress = status.progress(partition);
-            let behind = if progress.owned { log.end(partition).0.saturating_sub(progress.position.0) } else { 0 };
+            let end = || match &asked {
+                Some(ends) => ends[partition as usize].load(Ordering::Relaxed),
+                None => log.end(partition).0,
+            };
+            let behind = if progress.owned { end().saturating_sub(progress.position.0) } else { 0 };
             telemetry.gauge(&catalog::ENGINE_LAG, [&partition.to_string()]).set(behind as f64);
         }
     });

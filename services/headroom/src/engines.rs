@@ -10,7 +10,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use headroom_aggregator::{
-    Aggregator, AggregatorOptions, Announce, EventClock, Metrics as EngineMetrics, SnapshotSink, Status, ticker,
+    Aggregator, AggregatorOptions, Announce, EventClock, Metrics as EngineMetrics, Outages, SnapshotSink, Status,
+    ticker,
 };
 use headroom_config::{Config, TimeMode};
 use headroom_health_api::Policies;
@@ -108,6 +109,14 @@ impl Engines {
                     (Some(_), false) => Announce::Ticks,
                     (Some(_), true) => Announce::Always,
                 },
+                // In one process, whoever would fill the log is out when the engines are.
+                outages: ports.kafka.as_ref().and_then(|kafka| kafka.snapshots.clone()).filter(|_| !event_time).map(
+                    |snapshots| Outages {
+                        now: clock::wall(),
+                        after_seconds: policy.load().lease.lease_seconds,
+                        modes: Arc::new(move || snapshots.modes().into_iter().map(|(_, record)| record).collect()),
+                    },
+                ),
             },
             sink,
             published,
@@ -115,7 +124,7 @@ impl Engines {
         )
         .map_err(|error| error.to_string())?;
         let aggregator = Arc::new(aggregator);
-        collect::lag(telemetry, &ports.log, &aggregator.status());
+        collect::lag(telemetry, &ports.log, &aggregator.status(), ports.kafka.is_some());
         let shared =
             Shared { aggregator: aggregator.clone(), joined: AtomicBool::new(false), changed: watch::Sender::new(0) };
         Ok(Self {

@@ -9,7 +9,8 @@ use std::sync::Arc;
 use headroom_aggregator::Status;
 use headroom_kafka::KafkaSnapshotLog;
 use headroom_log::{SnapshotLog, SnapshotRecord};
-use headroom_model::CellSnapshot;
+use headroom_model::policy::Mode;
+use headroom_model::{CellSnapshot, LogRecord};
 use headroom_read_model::ReadModel;
 
 use crate::backend::Ports;
@@ -44,8 +45,17 @@ pub(crate) fn start(ports: &Ports, engines: Option<&Engines>, read_model: &Arc<R
 /// Follows for as long as the process runs; where no engine holds the log, this does.
 async fn run(log: Arc<KafkaSnapshotLog>, read_model: Arc<ReadModel>, status: Arc<Status>) {
     let (mut snapshots, mut notes) = (log.subscribe(), log.notes());
+    let mut modes = log.modes_changed();
+    let mut obeyed = -1;
     loop {
+        // Before the snapshots: an operator who throws the switch does not wait for one.
+        modes.borrow_and_update();
+        obeyed = obey(log.modes(), obeyed, &read_model);
         let told = tokio::select! {
+            changed = modes.changed() => match changed {
+                Ok(()) => continue,
+                Err(_) => return,
+            },
             changes = snapshots.changed() => match changes {
                 Some(changes) => {
                     apply(changes, &read_model);
@@ -66,6 +76,20 @@ async fn run(log: Arc<KafkaSnapshotLog>, read_model: Arc<ReadModel>, status: Arc
             }
         }
     }
+}
+
+/// Throws and resets the kill switch as operators have said since `obeyed`; answers up to where that is.
+fn obey(modes: Vec<(i64, LogRecord)>, obeyed: i64, read_model: &ReadModel) -> i64 {
+    let mut last = obeyed;
+    for (place, record) in modes {
+        if let LogRecord::Mode { cell, mode, .. } = record
+            && place > obeyed
+        {
+            read_model.kill(cell.as_deref(), mode == Some(Mode::Off));
+            last = place;
+        }
+    }
+    last
 }
 
 fn apply(changes: Vec<(Arc<str>, SnapshotRecord)>, read_model: &ReadModel) {

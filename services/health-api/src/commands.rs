@@ -17,6 +17,9 @@ use headroom_wire::operate::{InputsReport, PolicySummary, SeenMetric};
 /// The configured policy, replaced on reload.
 pub type Policies = Arc<ArcSwap<Policy>>;
 
+/// Tells readers of a [`LogRecord::Mode`]; resolves when they are sure to learn of it.
+pub type TellReaders = Arc<dyn Fn(Arc<LogRecord>) -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
+
 /// What the commands work on.
 pub struct CommandsOptions {
     /// Where records go.
@@ -27,6 +30,8 @@ pub struct CommandsOptions {
     pub clock: Option<Arc<EventClock>>,
     /// The policy in force.
     pub policy: Policies,
+    /// Tells the readers of all processes of a mode, where there are others.
+    pub tell_readers: Option<TellReaders>,
     /// What the OTLP role of this process refused.
     pub refused: Arc<dyn Fn() -> Vec<SeenMetric> + Send + Sync>,
 }
@@ -79,8 +84,17 @@ impl Commands for LogCommands {
                 "an operator set the mode"
             );
             let record = LogRecord::Mode { cell: cell.clone(), mode, owner, reason };
-            self.append(cell.as_deref(), record).await
+            // Both in any case: one that fails must not keep the other from working.
+            let told = match &self.0.tell_readers {
+                Some(tell) => tell(Arc::new(record.clone())).await.map_err(CommandError::Unavailable),
+                None => Ok(()),
+            };
+            self.append(cell.as_deref(), record).await.and(told)
         })
+    }
+
+    fn readers_are_told(&self) -> bool {
+        self.0.tell_readers.is_some()
     }
 
     fn remove_server(&self, command: RemoveServer) -> BoxFuture<'_, Result<(), CommandError>> {

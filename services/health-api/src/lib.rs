@@ -6,6 +6,6 @@ mod commands;
 mod observer;
 mod role;
 
-pub use commands::{CommandsOptions, LogCommands, Policies};
+pub use commands::{CommandsOptions, LogCommands, Policies, TellReaders};
 pub use observer::HttpMetrics;
 pub use role::{Role, RoleOptions};

@@ -65,7 +65,8 @@ pub(crate) async fn set_mode(
     }
     let command = SetMode { cell: cell.map(Arc::from), mode, owner, reason };
     state.commands.set_mode(command).await?;
-    if !is_kill {
+    // Where readers are told of modes in one order, this one is too, and must not get ahead of another operator's word.
+    if !is_kill && !state.commands.readers_are_told() {
         state.read_model.kill(cell, false);
     }
     let name = match wanted.mode {

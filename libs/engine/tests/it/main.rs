@@ -4,6 +4,8 @@
 
 use headroom_testkit::{Scenario, Variation, run};
 
+mod backlog;
+
 /// Runs the scenario as written and demands what it states; then demands the same bytes of every other way in which the
 /// same samples can reach the engine between the same ticks.
 fn check(text: &str) {

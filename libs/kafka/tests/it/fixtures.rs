@@ -23,6 +23,8 @@ fn keys_are_spelt_as_ever() {
         ("v1-key-part", SnapshotKey::Part { cell: "eu-1".into(), part: 3 }),
         ("v1-key-claim", SnapshotKey::Claim { partition: 7 }),
         ("v1-key-note", SnapshotKey::Note { partition: 7, name: "progress".into() }),
+        ("v1-key-mode", SnapshotKey::Mode { cell: Some("eu-1".into()) }),
+        ("v1-key-mode-all", SnapshotKey::Mode { cell: None }),
     ] {
         let bytes = recorded(name, &key.encode());
         assert_eq!(key.encode(), bytes, "{name}");

@@ -141,7 +141,7 @@ catalog! {
         "Commits of offsets.", [source: "name of the source", outcome: "`ok` or `failed`"];
     Counter KAFKA_SOURCE_RETRIES, "headroom_kafka_source_retried_appends_total", Unit::Count("append"), 512,
         "Times the sample log refused for now what a source had read, which is then paused and tried again.",
-        [source: "name of the source", reason: "`log_full`, `log_overloaded`, `log_disk` or `log_closed`"];
+        [source: "name of the source", reason: "`log_full`, `log_overloaded`, `engine_behind`, `log_disk` or `log_closed`"];
     Counter KAFKA_SOURCE_ERRORS, "headroom_kafka_source_errors_total", Unit::Count("error"), 512,
         "Errors of a source's Kafka client.", [source: "name of the source", code: "the client's word for it"];
 
@@ -158,10 +158,10 @@ catalog! {
         [partition: "number of the partition"];
     Gauge LOG_PENDING, "headroom_log_pending_bytes", Unit::Bytes, PARTITIONS,
         "Bytes accepted by the sample log and not durable yet.", [partition: "number of the partition"];
-    Counter LOG_REFUSED, "headroom_log_refused_appends_total", Unit::Count("append"), PARTITIONS * 4,
+    Counter LOG_REFUSED, "headroom_log_refused_appends_total", Unit::Count("append"), PARTITIONS * 5,
         "Appends that the sample log refused.",
         [partition: "number of the partition",
-         reason: "`full` (retention may not make room), `overloaded`, `disk` or `too_large`"];
+         reason: "`full` (retention may not make room), `overloaded`, `behind` (the engine is), `disk` or `too_large`"];
     Counter LOG_CUT, "headroom_log_cut_bytes_total", Unit::Bytes, PARTITIONS,
         "Bytes cut from torn tails when the log was opened; none of them had been acknowledged.",
         [partition: "number of the partition"];
@@ -223,6 +223,10 @@ catalog! {
         "Epoch of the newest snapshot of a cell: its tick's time, in seconds since 1970.", [cell: "the cell"];
     Gauge ENGINE_LAG, "headroom_engine_lag_records", Unit::Count("record"), PARTITIONS,
         "Records of the sample log that the engine has not read yet.", [partition: "number of the partition"];
+    Counter ENGINE_FAILURES, "headroom_engine_failures_total", Unit::Count("failure"), PARTITIONS,
+        "Engines that failed and were made anew from their checkpoints.", [partition: "number of the partition"];
+    Gauge ENGINE_BACKLOG, "headroom_engine_backlog_records", Unit::Count("record"), PARTITIONS,
+        "Records passed over after an outage, so that decisions need not wait, that are still to be taken up.", [partition: "number of the partition"];
     Histogram CHECKPOINT_DURATION, "headroom_checkpoint_duration_seconds", Unit::Seconds, PARTITIONS,
         "Time to make and store a checkpoint.", [partition: "number of the partition"];
     Gauge CHECKPOINT_SIZE, "headroom_checkpoint_size_bytes", Unit::Bytes, PARTITIONS,

@@ -1,0 +1,78 @@
+"""Everybody who reads the log dies while it is filled: the present does not wait for what was missed, and none of it is
+lost."""
+
+import time
+
+import otlp
+from headroom import wait_until
+
+HOSTS = [f"web-{number}" for number in range(20)]
+#: Two ticks longer than a lease of this policy.
+LEASE = 6
+POLICY = f"lease:\n  lease_seconds: {LEASE}\n  refresh_seconds: 1\n"
+
+
+def test_decisions_do_not_wait_for_a_backlog(kafka, service, tmp_path):
+    broker = kafka()
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(POLICY)
+    # One partition, and records of one host each: what is passed over is counted in records.
+    shared = [*broker.settings(partitions=1), "--tick", "1", "--policy", str(policy)]
+    ingestor = service("--role", "otlp-ingestor", *shared)
+    api = service("--role", "health-api", *shared)
+    replica = service("--role", "health-api", *shared)
+    aggregator = service("--role", "aggregator", *shared)
+    sent = 0
+
+    def push_all():
+        nonlocal sent
+        now = time.time()
+        for host in HOSTS:
+            message = otlp.request_of(host, now, busy_seconds=now % 10_000 * 0.2, idle_seconds=now % 10_000 * 0.8)
+            answer = ingestor.push(message.SerializeToString())
+            assert answer.status == 200, answer
+            sent += otlp.points(message)
+
+    def all_scored():
+        push_all()
+        return api.servers() == set(HOSTS)
+
+    wait_until(all_scored, "all hosts are scored", every=0.5)
+    aggregator.kill()
+    before, sent = sent, 0
+    last = api.get("/v1/cells").json()["items"][0]["epoch"]
+
+    def is_long_enough():
+        push_all()
+        return time.time() > last + LEASE + 3
+
+    wait_until(is_long_enough, "nobody has decided anything for longer than a lease", every=0.2)
+    missed, sent = sent, 0
+    # The kill switch works with no engine alive, in every replica.
+    answer = api.post("/v1/mode", {"mode": "off", "owner": "test", "reason": "an outage"})
+    assert answer.status == 202, answer
+    wait_until(lambda: replica.get("/v1/cells").json()["items"][0]["killSwitch"], "the other replica obeys")
+    late = service("--role", "health-api", *shared)
+    assert late.get("/v1/cells").json()["items"][0]["killSwitch"], "so does one that starts afterwards"
+
+    successor = service("--role", "aggregator", *shared)
+    wait_until(lambda: api.get("/v1/cells").json()["items"][0]["epoch"] > last, "a present tick is there")
+    assert "going on with the present" in successor.log.read_text()
+    # What was set while nobody read is in force from the first tick on.
+    assert {item["mode"] for item in api.get("/v1/decisions?limit=1000").json()["items"]} == {"off"}
+    wait_until(lambda: successor.metric("headroom_engine_backlog_records") == 0, "the backlog is taken up")
+
+    def all_counted():
+        lines = successor.get("/metrics").body.decode().splitlines()
+        counted = [line for line in lines if line.startswith("headroom_engine_samples_total") and 'outcome="backlog"' in line]
+        # What was sent between the last tick and the kill is in it too.
+        return counted and missed <= float(counted[0].rsplit(" ", 1)[1]) <= missed + before
+
+    wait_until(all_counted, "the missed samples count as backlog, each once")
+    assert successor.metric("headroom_engine_failures_total") in (None, 0)
+
+    def all_known():
+        push_all()
+        return all(api.server(host)["loadState"] != "unknown" for host in HOSTS)
+
+    wait_until(all_known, "every host is known again", every=0.5)
