@@ -7,6 +7,8 @@ import time
 import otlp
 import pytest
 from headroom import wait_until
+from kafka import Kafka
+from scenario import SCENARIOS, Script, play
 
 START = datetime.datetime(2026, 11, 21, 10, 0, tzinfo=datetime.timezone.utc)
 EPOCH = int(START.timestamp())
@@ -106,6 +108,35 @@ def test_a_cluster_answers_as_one_process_does(kafka, service):
     # What the engines have seen is known without an engine in the process.
     matched = {metric["metric"] for metric in cluster.replica.get("/v1/inputs").json()["matched"]}
     assert "system.cpu.time" in matched
+
+
+@pytest.fixture(scope="module")
+def shared_broker(component, tmp_path_factory):
+    """One broker for tests whose topics have prefixes of their own."""
+    component("kafka")
+    broker = Kafka(tmp_path_factory.mktemp("shared"))
+    yield broker
+    broker.stop()
+
+
+@pytest.mark.parametrize("file", SCENARIOS, ids=lambda file: file.stem)
+def test_a_cluster_publishes_what_the_engine_computes(shared_broker, service, tmp_path, file):
+    """Every scenario: with one aggregator, then with three, then with two of them dead, one of them without a word."""
+    script = Script(file)
+    settings = shared_broker.settings(file.stem.replace("_", "-"))
+    cluster = Cluster(service, type("", (), {"settings": lambda self: settings})(), 1, *script.options(tmp_path))
+    ticks = sum("tick" in step for step in script.steps)
+
+    def rescale(tick):
+        if tick == ticks // 3:
+            cluster.add_aggregator()
+            cluster.add_aggregator()
+        if tick == 2 * ticks // 3:
+            # All that the first had is another's now, wherever the scenario's cells lie.
+            cluster.aggregators[0].kill()
+            cluster.aggregators[1].stop()
+
+    assert play(script, cluster.api.api, [cluster.ingestor.otlp], rescale) > 0
 
 
 def test_a_killed_aggregator_is_replaced(kafka, service):

@@ -76,3 +76,52 @@ def test_decisions_do_not_wait_for_a_backlog(kafka, service, tmp_path):
         return all(api.server(host)["loadState"] != "unknown" for host in HOSTS)
 
     wait_until(all_known, "every host is known again", every=0.5)
+
+
+def test_brokers_that_were_away_are_waited_for(kafka, service):
+    """Longer than a transaction may take: what was under way then can never end, and everybody goes on all the same."""
+    broker = kafka()
+    shared = [*broker.settings(partitions=2), "--tick", "1"]
+    one = service(*shared, "--set", "engine.checkpoint_seconds=2")
+    acknowledged = 0
+
+    def push_all():
+        nonlocal acknowledged
+        now = time.time()
+        for host in HOSTS:
+            message = otlp.request_of(host, now, busy_seconds=now % 10_000 * 0.2, idle_seconds=now % 10_000 * 0.8)
+            answer = one.push(message.SerializeToString())
+            assert answer.status in (200, 503), answer
+            acknowledged += otlp.points(message) if answer.status == 200 else 0
+        return True
+
+    epoch = lambda: one.get("/v1/cells").json()["items"][0]["epoch"]
+    wait_until(lambda: push_all() and one.servers() == set(HOSTS), "all hosts are scored", every=0.5)
+    broker.kill(1)
+    away = time.monotonic()
+
+    def long_enough():
+        # Probes and metrics must not wait for brokers, or whoever watches them ends the process.
+        asked = time.monotonic()
+        assert one.get("/livez").status == 200 and one.get("/metrics").status == 200
+        assert time.monotonic() - asked < 5
+        return time.monotonic() - away > 75
+
+    wait_until(long_enough, "the brokers were away for longer than a transaction", 90, every=1)
+    before = epoch()
+    assert one.get("/v1/cells").json()["items"][0]["stale"]
+    broker.start(1)
+    wait_until(lambda: epoch() > before, "decisions are published again", 60, every=0.5)
+    wait_until(lambda: push_all() and epoch() > time.time() - 5, "and go on", 60, every=0.5)
+    sent = acknowledged
+
+    def all_counted():
+        lines = one.get("/metrics").body.decode().splitlines()
+        total = sum(
+            float(line.rsplit(" ", 1)[1])
+            for line in lines
+            if line.startswith("headroom_engine_samples_total") and ('outcome="accepted"' in line or 'outcome="duplicate"' in line)
+        )
+        return total >= sent
+
+    wait_until(all_counted, "everything that was acknowledged is counted")
