@@ -6,10 +6,13 @@ from headroom import ROOT
 
 
 class Kafka:
-    def __init__(self, home, brokers=1):
+    def __init__(self, home, brokers=1, secure=()):
         home.mkdir(parents=True, exist_ok=True)
         self.script = subprocess.Popen(
-            [ROOT / "tests/components/kafka/start", home / "kafka", "--brokers", str(brokers), "--remove"],
+            [
+                *(ROOT / "tests/components/kafka/start", home / "kafka", "--brokers", str(brokers), "--remove"),
+                *(("--secure", *secure) if secure else ()),
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -222,6 +222,8 @@ def test_without_a_dead_letter_topic_the_bad_are_skipped_and_counted(broker, rea
     wait_until(lambda: counted(headroom, "headroom_kafka_source_accepted_points_total") == 2, "the good samples")
     assert counted(headroom, "headroom_kafka_source_dead_letters_total", outcome="skipped") == 50
     assert headroom.log.read_text().count("cannot be used and is skipped") == 1, "logged once, not fifty times"
+    refused = headroom.get("/v1/inputs").json()["refused"]
+    assert [(each["senders"], each["samples"]) for each in refused] == [(["kafka source skipping"], 50)], refused
 
 
 def delta_record(host, number):

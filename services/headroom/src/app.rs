@@ -9,7 +9,7 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -20,6 +20,7 @@ use headroom_config::{Config, TimeMode, load_policy};
 use headroom_engine::CompiledPolicy;
 use headroom_health_api::{CommandsOptions, LogCommands, Policies, Role, RoleOptions, TellReaders};
 use headroom_kafka::KafkaSnapshotLog;
+use headroom_kafka::source::SourceMetrics;
 use headroom_kafka_ingestor::Sources;
 use headroom_log::{Position, SampleLog};
 use headroom_model::{LogRecord, Policy};
@@ -164,6 +165,8 @@ impl App {
         }
 
         let stop_api = CancellationToken::new();
+        // The sources start last, and are asked for what they could not use before that too.
+        let refused_of_topics: Arc<OnceLock<Vec<SourceMetrics>>> = Arc::default();
         let ingestor = Ingestor::new(log.clone(), settings::ingestor_options(config)?, OtlpMetrics::new(&telemetry));
         let ingestor = Arc::new(ingestor.with_access(access.clone()));
         let api = if roles.health_api {
@@ -182,6 +185,7 @@ impl App {
                     &policy,
                     &ingestor,
                     ports.kafka.as_ref().and_then(|kafka| kafka.snapshots.clone()),
+                    refused_of_topics.clone(),
                 )),
                 now,
                 event_time,
@@ -211,7 +215,11 @@ impl App {
         };
         // Last: what is read before the engines have caught up only makes them later.
         let sources = match roles.kafka_ingestor {
-            true => Some(sources::start(config, &log, &telemetry)?),
+            true => {
+                let sources = sources::start(config, &log, &telemetry)?;
+                let _ = refused_of_topics.set(sources.metrics().to_vec());
+                Some(sources)
+            }
             false => None,
         };
         Ok(Self {
@@ -290,6 +298,7 @@ fn commands(
     policy: &Policies,
     ingestor: &Arc<Ingestor>,
     readers: Option<Arc<KafkaSnapshotLog>>,
+    refused_of_topics: Arc<OnceLock<Vec<SourceMetrics>>>,
 ) -> LogCommands {
     let ingestor = ingestor.clone();
     let tell_readers = readers.map(|readers| -> TellReaders {
@@ -304,7 +313,11 @@ fn commands(
         clock,
         policy: policy.clone(),
         tell_readers,
-        refused: Arc::new(move || ingestor.refusals().into_iter().map(settings::refused).collect()),
+        refused: Arc::new(move || {
+            let of_topics = refused_of_topics.get().into_iter().flatten().flat_map(SourceMetrics::refusals);
+            let of_senders = ingestor.refusals().into_iter().map(settings::refused);
+            of_senders.chain(of_topics.map(settings::refused_of_topic)).collect()
+        }),
     })
 }
 

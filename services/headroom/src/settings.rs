@@ -64,6 +64,17 @@ pub(crate) fn refused(refused: headroom_otlp_ingestor::Refused) -> headroom_wire
     }
 }
 
+/// What of a Kafka source could not be used, for the same list.
+pub(crate) fn refused_of_topic(refused: headroom_kafka::source::Refused) -> headroom_wire::operate::SeenMetric {
+    headroom_wire::operate::SeenMetric {
+        metric: "*".to_owned(),
+        senders: vec![format!("kafka source {}", refused.source)],
+        samples: refused.count,
+        reason: Some(format!("{}: {}", refused.reason, refused.message)),
+        ..Default::default()
+    }
+}
+
 /// The rules of an `identity` section, which is at `path`.
 ///
 /// # Errors
