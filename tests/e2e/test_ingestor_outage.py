@@ -1,0 +1,133 @@
+"""The role that reads foreign topics dies, in the middle of its work and for ten minutes: on the log that lies in Kafka
+nothing is lost and nothing is counted twice, and what it brings late is backlog."""
+
+import datetime
+import json
+
+import pytest
+from brokers import Broker
+from headroom import wait_until
+
+START = datetime.datetime(2026, 11, 21, 10, 0, tzinfo=datetime.timezone.utc)
+EPOCH = int(START.timestamp())
+HOSTS = [f"host-{number}" for number in range(40)]
+
+
+@pytest.fixture(scope="module")
+def broker(component, tmp_path_factory):
+    component("kafka")
+    broker = Broker(tmp_path_factory.mktemp("kafka"))
+    yield broker
+    broker.stop()
+
+
+class Roles:
+    """A foreign topic, the role that reads it, an aggregator and an API, on one Kafka."""
+
+    def __init__(self, broker, service, folder, prefix):
+        self.broker, self.topic = broker, broker.topic(partitions=4)
+        self.group = f"group-{self.topic}"
+        file = folder / f"{prefix}.yaml"
+        source = {"name": "topic", "topics": [self.topic], "group": self.group, "start": "earliest"}
+        kafka = {"brokers": [broker.address], "topic_prefix": prefix, "partitions": 2, "replication_factor": 1}
+        file.write_text(json.dumps({"log": {"backend": "kafka"}, "kafka": kafka | {"sources": [source]}}))
+        start = lambda role: service("--role", role, "--config", str(file), "--time", "event")
+        self.ingestor, self.aggregator, self.api = (start(role) for role in ("kafka-ingestor", "aggregator", "health-api"))
+        self.producer, self.written = broker.producer(), 0
+
+    def write(self, records):
+        # Keyed, as counters of a host mostly are: a host is in one partition, in its order.
+        for key, value in records:
+            self.producer.produce(self.topic, value, key=key)
+        assert self.producer.flush(60) == 0
+        self.written += len(records)
+
+    def wait_until_read(self):
+        done = lambda: sum(max(0, each) for each in self.broker.committed(self.group, self.topic, 4))
+        wait_until(lambda: done() == self.written, f"{self.written} records read and committed", 60, every=0.2)
+
+    def tick(self, seconds):
+        return tick(self.api, seconds)
+
+
+def tick(headroom, seconds):
+    answer = headroom.advance(START + datetime.timedelta(seconds=seconds))
+    assert answer.status == 200, answer
+
+
+def record(host, second):
+    """A delta: counted twice, or not at all, the rate is another."""
+    share = (1 + HOSTS.index(host) % 7) / 10
+    return json.dumps(
+        {
+            "server": host,
+            "time": EPOCH + second,
+            "intervalSeconds": 10,
+            "metrics": [
+                {"name": "system.cpu.time", "kind": "delta", "value": value, "attributes": {"state": state}}
+                for state, value in (("user", 10 * share), ("idle", 10 - 10 * share))
+            ],
+        }
+    )
+
+
+def round_of(second):
+    return [(host, record(host, second)) for host in HOSTS]
+
+
+def signals(headroom):
+    """What the windows of every host say."""
+    found = headroom.get("/v1/snapshot?cell=default").json()["items"]
+    return {item["server"]: [(each["signal"], each["value"]) for each in item["signals"]] for item in found}
+
+
+def test_an_ingestor_killed_between_produce_and_commit(broker, service, tmp_path):
+    killed = Roles(broker, service, tmp_path, "killed")
+    oracle = Roles(broker, service, tmp_path, "oracle")
+    for step in range(3):
+        for roles in (killed, oracle):
+            roles.write(round_of(9 + 10 * step))
+        # As soon as the first of it is in the log: little of it, or nothing, has been committed by then.
+        accepted = lambda: killed.ingestor.metric("headroom_kafka_source_accepted_points_total") or 0
+        wait_until(lambda: accepted() > 0, "the first samples", 60, every=0.005)
+        killed.ingestor.kill()
+        killed.ingestor.start()
+    for roles in (killed, oracle):
+        roles.wait_until_read()
+        roles.tick(30)
+    assert set(signals(killed.api)) == set(HOSTS)
+    assert killed.api.get("/v1/snapshot?cell=default").json() == oracle.api.get("/v1/snapshot?cell=default").json()
+
+
+def test_what_ten_minutes_without_an_ingestor_left_is_backlog(broker, service, tmp_path):
+    roles = Roles(broker, service, tmp_path, "outage")
+    oracle = Roles(broker, service, tmp_path, "in-time")
+    for second in range(10, 60, 10):
+        for each in (roles, oracle):
+            each.write(round_of(second - 1))
+            each.wait_until_read()
+            each.tick(second)
+    roles.ingestor.kill()
+    # Time goes on without it, as it does on the wall clock.
+    for second in range(60, 660, 10):
+        roles.write(round_of(second - 1))
+        oracle.write(round_of(second - 1))
+    oracle.wait_until_read()
+    for each in (roles, oracle):
+        each.tick(650)
+    assert all(value is None for values in signals(roles.api).values() for _, value in values), "all of it is unknown"
+    roles.ingestor.start()
+    roles.wait_until_read()
+    backlog = lambda: [
+        float(line.rsplit(" ", 1)[1])
+        for line in roles.aggregator.get("/metrics").body.decode().splitlines()
+        if line.startswith("headroom_engine_samples_total") and ('"backlog"' in line or '"late"' in line)
+    ]
+    for second in range(660, 780, 10):
+        for each in (roles, oracle):
+            each.write(round_of(second - 1))
+            each.wait_until_read()
+            each.tick(second)
+    # All but what the last tick before it came had not left behind by more than the lateness.
+    assert sum(backlog()) >= 2 * len(HOSTS) * 55, backlog()
+    assert signals(roles.api) == signals(oracle.api)
