@@ -80,14 +80,15 @@ pub struct Server {
 /// Host-level names by kind, in the order of [`HOST_KINDS`]; a map would take more memory than all else of a server.
 type Kinds = [Option<Arc<str>>; HOST_KINDS.len()];
 
-/// Takes over what a resource says about kinds of which nothing was said yet.
-fn learn_kinds(kinds: &mut Kinds, resource: &Resource) {
-    for (kind, held) in HOST_KINDS.iter().zip(kinds) {
-        if held.is_none() {
-            let named = resource.attributes.iter().find(|(key, _)| &**key == *kind);
-            *held = named.map(|(_, name)| name.clone());
-        }
-    }
+/// What resources say about kinds: of each the first that says anything.
+fn kinds_of(resources: &[u32], entries: &[Option<Entry>]) -> Kinds {
+    HOST_KINDS.map(|kind| {
+        let mut resources = resources.iter().filter_map(|at| entries[*at as usize].as_ref());
+        resources.find_map(|entry| {
+            let named = entry.resource.attributes.iter().find(|(key, _)| &**key == kind);
+            named.map(|(_, name)| name.clone())
+        })
+    })
 }
 
 #[derive(Clone, Debug)]
@@ -316,6 +317,8 @@ impl Registry {
             for at in server.resources {
                 self.attach(at, home, moved);
             }
+            // Its own name may be one that none of its resources says any more: nobody would ever let go of it.
+            self.forget_name(&server.name, home);
             freed(other);
         }
         Some(home)
@@ -361,7 +364,6 @@ impl Registry {
             self.by_name.entry(name.clone()).or_insert(slot);
         }
         let Some(server) = self.servers[slot as usize].as_mut() else { return };
-        learn_kinds(&mut server.kinds, &resource);
         let entries = &self.entries;
         let order = |a: &u32, b: &u32| match (&entries[*a as usize], &entries[*b as usize]) {
             (Some(a), Some(b)) => resource_order(&a.resource, &b.resource),
@@ -369,6 +371,17 @@ impl Registry {
         };
         let place = server.resources.binary_search_by(|other| order(other, &at)).unwrap_or_else(|place| place);
         server.resources.insert(place, at);
+        if self.describe(slot) > 1 {
+            self.counters.pool_conflicts += 1;
+        }
+    }
+
+    /// Derives kinds and pool of a server from its resources, in their order: what a server is must not depend on when
+    /// which of them came, for a restored engine knows only which are there. Answers how many pools they name.
+    fn describe(&mut self, slot: u32) -> usize {
+        let Some(server) = self.servers.get_mut(slot as usize).and_then(Option::as_mut) else { return 0 };
+        let entries = &self.entries;
+        server.kinds = kinds_of(&server.resources, entries);
         // Of several pools the first in order counts; `default` says nothing and gives way to any other.
         let mut named = server
             .resources
@@ -378,11 +391,25 @@ impl Registry {
             .collect::<Vec<_>>();
         named.sort();
         named.dedup();
-        if named.len() > 1 {
-            self.counters.pool_conflicts += 1;
-        }
         let pool = named.first().map_or_else(|| Arc::from(DEFAULT_NAME), |pool| (*pool).clone());
+        let count = named.len();
         server.pool = pool_index(&mut self.pools, self.limits.pools_max, &pool, &mut self.counters);
+        count
+    }
+
+    /// Lets go of a name that leads to the server of a slot, unless one of its resources says it or it is its own.
+    fn forget_name(&mut self, name: &Arc<str>, slot: u32) {
+        let Some(server) = self.server(slot as usize) else { return };
+        if self.by_name.get(name) == Some(&slot) && !self.is_named(server, name) {
+            self.by_name.remove(name);
+        }
+    }
+
+    /// Whether a server may be found by this name.
+    fn is_named(&self, server: &Server, name: &Arc<str>) -> bool {
+        let mut resources = server.resources.iter().filter_map(|at| self.entries[*at as usize].as_ref());
+        server.name == *name
+            || resources.any(|entry| entry.resource.server == *name || entry.resource.host_names.contains(name))
     }
 
     /// Removes a server and its resources; `closed` is told which rows no longer belong to anyone.
@@ -421,9 +448,15 @@ impl Registry {
                 continue;
             }
             server.resources.retain(|other| *other != at);
+            let resource = self.entries[at as usize].as_ref().map(|entry| entry.resource.clone());
             if let Some(window) = self.forget_entry(at) {
                 closed(window);
             }
+            for name in resource.iter().flat_map(|gone| gone.host_names.iter().chain(std::iter::once(&gone.server))) {
+                self.forget_name(name, slot);
+            }
+            self.describe(slot);
+            self.generation += 1;
         }
         // Whoever is heard of or assigned later is so at a later tick than any of these.
         let assigned = self.entries.iter().flatten().filter(|entry| entry.slot != UNASSIGNED);
@@ -608,12 +641,12 @@ impl Registry {
             });
         }
         for server in self.servers.iter_mut().flatten() {
-            for at in &server.resources {
-                if let Some(entry) = &self.entries[*at as usize] {
-                    learn_kinds(&mut server.kinds, &entry.resource);
-                }
-            }
+            server.kinds = kinds_of(&server.resources, &self.entries);
         }
+        // Earlier versions kept the names of resources that were gone.
+        let mut by_name = std::mem::take(&mut self.by_name);
+        by_name.retain(|name, slot| self.server(*slot as usize).is_some_and(|server| self.is_named(server, name)));
+        self.by_name = by_name;
         Ok(())
     }
 }

@@ -47,4 +47,5 @@ scenarios!(
     removed_server,
     vanished_signal_is_held,
     latency_against_its_baseline,
+    silent_process_takes_its_names_along,
 );
