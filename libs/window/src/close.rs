@@ -252,13 +252,13 @@ impl Pass<'_> {
                 let (values, newest_ms) = self.numeric_row(first, plan, &mut seen);
                 let source = if values.control.is_nan() && values.state.is_nan() { NO_SOURCE } else { first.source };
                 let samples = if values.control.is_nan() { 0 } else { values.samples };
-                let values = InputValues { control: values.control, state: values.state, samples, source };
+                let values = InputValues { control: values.control, state: values.state, samples, source, newest_ms };
                 output.put_input(usize::from(input), slot, &values, self.age_seconds(newest_ms));
                 at += 1;
                 continue;
             }
-            let mut newest_ms = i64::MIN;
             while let Some(group) = lanes.get(at).filter(|lane| lane.input == input) {
+                let mut newest_ms = i64::MIN;
                 while let Some(lane) = lanes.get(at) {
                     if (lane.input, lane.source, lane.sender) != (input, group.source, group.sender) {
                         break;
@@ -273,10 +273,10 @@ impl Pass<'_> {
                     newest_ms = newest_ms.max(newest);
                     at += 1;
                 }
-                self.fold.end_group(plan, group.source, group.sender);
+                self.fold.end_group(plan, group.source, group.sender, newest_ms);
             }
             let values = self.fold.finish(plan);
-            output.put_input(usize::from(input), slot, &values, self.age_seconds(newest_ms));
+            output.put_input(usize::from(input), slot, &values, self.age_seconds(values.newest_ms));
         }
         seen
     }

@@ -48,4 +48,5 @@ scenarios!(
     vanished_signal_is_held,
     latency_against_its_baseline,
     silent_process_takes_its_names_along,
+    fast_sender_that_loses,
 );
