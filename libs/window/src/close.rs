@@ -13,7 +13,7 @@ use rustc_hash::FxHashSet;
 
 use crate::batch::{InputColumns, NO_SOURCE, Quality, WindowBatch};
 use crate::chunked::Chunked;
-use crate::config::{FLAT_SAMPLES, ROW_SILENT_MS, WindowCounters};
+use crate::config::{FLAT_SAMPLES, REPORTS_MISSED_MAX, ROW_SILENT_MS, WindowCounters};
 use crate::fold::{InputFold, InputValues, merges};
 use crate::histogram::{HistogramRow, HistogramSum};
 use crate::ingest::window_ms;
@@ -179,6 +179,13 @@ fn forget_row(row: u32, rows: &mut Chunked<Row>, histograms: &mut [Option<Histog
     }
 }
 
+/// Whether a row is still waited for: its sender has not ended it and has not missed so many reports that it is silent.
+/// Its windows are shorter than that, and the interval is what the misses are counted by.
+fn is_awaited(tick_ms: i64, newest_ms: Option<i64>, ended: bool, interval_ms: u32) -> bool {
+    let patience_ms = i64::from(interval_ms) * REPORTS_MISSED_MAX;
+    !ended && newest_ms.is_some_and(|newest_ms| tick_ms - newest_ms <= patience_ms)
+}
+
 /// What a tick finds out about a server.
 struct ServerSeen {
     newest_ms: i64,
@@ -207,6 +214,7 @@ struct RowSeen {
     resource: u32,
     newest_ms: Option<i64>,
     interval_ms: u32,
+    /// It has samples in its state window, or the next one is still waited for.
     alive: bool,
     observed: usize,
     control_ms: u32,
@@ -440,7 +448,7 @@ impl Pass<'_> {
             resource: row.resource,
             newest_ms,
             interval_ms: row.interval_ms,
-            alive,
+            alive: alive || is_awaited(self.times.tick_ms, newest_ms, ended, row.interval_ms),
             observed: extent.end - extent.control,
             control_ms: extent.control_ms,
             future,
@@ -551,7 +559,7 @@ impl Pass<'_> {
             resource: row.resource,
             newest_ms,
             interval_ms: row.interval_ms,
-            alive: state < end && !ended,
+            alive: (state < end && !ended) || is_awaited(self.times.tick_ms, newest_ms, ended, row.interval_ms),
             observed: control.samples as usize,
             control_ms: self.times.control_ms.max(stretch_ms(interval_ms)),
             future,

@@ -26,6 +26,9 @@ pub const ROW_SILENT_MS: i64 = 3_600_000;
 /// Longest reporting interval a window stretches to.
 pub const INTERVAL_MAX_MS: u32 = 3_600_000;
 
+/// So many missed reports make a row's interval no longer the interval of its server.
+pub const REPORTS_MISSED_MAX: i64 = 4;
+
 /// How many identical samples in a row make a sensor that has moved before suspect.
 pub const FLAT_SAMPLES: u32 = 10;
 

@@ -49,4 +49,5 @@ scenarios!(
     latency_against_its_baseline,
     silent_process_takes_its_names_along,
     fast_sender_that_loses,
+    slow_reporter_falls_silent,
 );
