@@ -334,6 +334,7 @@ impl Cell {
             let is_known = *live && *newest != NEVER_NS;
             if is_known { tick.seconds_since(Timestamp(*newest)).max(0.0) as f32 } else { f32::INFINITY }
         }));
+        frame.slow = signals::slow(&self.compiled, batch);
         frame
     }
 

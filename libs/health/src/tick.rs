@@ -10,7 +10,7 @@ use crate::pressure::{PRESSURE_MAX, Scale};
 use crate::reason::{Causes, REASONS_MAX};
 use crate::server::Observation;
 use crate::signal::{SignalState, is_relative};
-use crate::{HealthCounters, UNKNOWN_INTERVALS, span32};
+use crate::{HealthCounters, UNKNOWN_INTERVALS, WINDOW_INTERVALS, span32};
 
 /// The arguments of a step, and what follows from them once.
 pub(crate) struct Tick<'a> {
@@ -64,6 +64,13 @@ impl Tick<'_> {
     /// Observation a baseline needs: never more than the time constant it is remembered by.
     pub(crate) fn baseline_min_seconds(&self, demanded: i64) -> f32 {
         demanded.clamp(1, self.policy.windows.baseline_seconds.max(1)) as f32
+    }
+
+    /// The control window of a signal on a server whose own is `window_seconds`.
+    pub(crate) fn window_seconds(&self, slot: usize, signal: usize, window_seconds: f32) -> f32 {
+        self.servers
+            .slow_seconds(slot, signal)
+            .map_or(window_seconds, |slow| window_seconds.max(WINDOW_INTERVALS * slow))
     }
 
     /// Standing of a signal that has no value at this tick.
@@ -125,7 +132,7 @@ impl Tick<'_> {
                 value: value_at(frame.map(|frame| &frame.control), slot),
                 threshold,
                 pressure,
-                window_seconds: seen.window_seconds,
+                window_seconds: self.window_seconds(slot, signal, seen.window_seconds),
                 samples: frame.and_then(|frame| frame.samples.get(slot)).copied().unwrap_or(0),
                 age_seconds: frame.and_then(|frame| frame.age_seconds.get(slot)).copied().unwrap_or(f32::NAN),
             }

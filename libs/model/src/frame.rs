@@ -22,6 +22,31 @@ pub struct ServerFrame {
     pub age_seconds: Vec<f32>,
     /// Interval at which the server reports, seconds; NaN while unknown.
     pub interval_seconds: Vec<f32>,
+    /// The signals that report more rarely than their server, sorted by slot and signal.
+    pub slow: Vec<SlowSignal>,
+}
+
+impl ServerFrame {
+    /// The interval of a signal that reports more rarely than its server, seconds.
+    pub fn slow_seconds(&self, slot: usize, signal: usize) -> Option<f32> {
+        if self.slow.is_empty() {
+            return None;
+        }
+        let place = |slow: &SlowSignal| (slow.slot as usize, usize::from(slow.signal));
+        let at = self.slow.binary_search_by(|slow| place(slow).cmp(&(slot, signal))).ok()?;
+        Some(self.slow[at].interval_seconds)
+    }
+}
+
+/// A signal of a server whose values come from a sender slower than the fastest of that server.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SlowSignal {
+    /// The slot of the server.
+    pub slot: u32,
+    /// Index of the signal in the policy.
+    pub signal: u16,
+    /// Interval of the slowest input that its value was made of, seconds.
+    pub interval_seconds: f32,
 }
 
 /// The values of one signal at a tick. Columns may be shared with those of an input.

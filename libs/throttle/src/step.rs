@@ -306,6 +306,7 @@ impl ThrottleState {
             _ => i64::MIN,
         };
         let tick_seconds = step.tick_seconds.max(1) as f64;
+        let interval = servers.slow_seconds(slot, binding).unwrap_or(interval);
         let usual = if interval.is_finite() { f64::from(interval).max(tick_seconds) } else { tick_seconds };
         // To observe is one step from a fraction of 1, whenever it is asked for: the same report gives the same answer.
         let (is_new, elapsed) = if mode == MODE_ENFORCE {

@@ -11,7 +11,7 @@ use headroom_model::policy::{Fold, WindowFunction};
 use headroom_model::{SeriesKind, Timestamp};
 use rustc_hash::FxHashSet;
 
-use crate::batch::{InputColumns, NO_SOURCE, Quality, WindowBatch};
+use crate::batch::{InputColumns, NO_SOURCE, Quality, SlowInput, WindowBatch};
 use crate::chunked::Chunked;
 use crate::config::{FLAT_SAMPLES, REPORTS_MISSED_MAX, ROW_SILENT_MS, WindowCounters};
 use crate::fold::{InputFold, InputValues, merges};
@@ -60,6 +60,8 @@ impl WindowStore {
             last_times: LastTimes::none(),
             scratch: Scratch::default(),
             fold: InputFold::default(),
+            folded: Vec::new(),
+            slow: Vec::new(),
         };
         for from in (0..slots).step_by(BLOCK) {
             let in_block = BLOCK.min(slots - from);
@@ -67,17 +69,23 @@ impl WindowStore {
             for at in 0..in_block {
                 let Some(server) = self.servers.get(from + at) else { break };
                 if server.lanes_len > 0 {
-                    let seen = pass.server(self.lanes.of(server), &mut output, at);
+                    let lanes = self.lanes.of(server);
+                    let seen = pass.server(lanes, &mut output, at);
+                    if seen.slowest_ms > seen.interval_ms.saturating_add(seen.interval_ms / 4) {
+                        pass.note_slow(lanes, (from + at) as u32, seen.interval_ms);
+                    }
                     output.put_server(from, at, (seen.newest_ms, seen.interval_ms, seen.coverage()), seen.quality);
                 }
             }
             output.end_block(in_block);
         }
-        let (counters, expired) = (pass.counters, pass.expired);
+        let (counters, expired, slow) = (pass.counters, pass.expired, pass.slow);
         self.counters.add(&counters);
         self.free_expired(&expired);
         self.last_tick_ms = Some(self.last_tick_ms.map_or(tick_ms, |last| last.max(tick_ms)));
-        output.finish(tick, self.schema.clone())
+        let mut batch = output.finish(tick, self.schema.clone())?;
+        batch.slow = slow;
+        Ok(batch)
     }
 
     /// Gives back a batch, so that the next tick writes into memory that it has touched before. What somebody still holds
@@ -190,6 +198,7 @@ fn is_awaited(tick_ms: i64, newest_ms: Option<i64>, ended: bool, interval_ms: u3
 struct ServerSeen {
     newest_ms: i64,
     interval_ms: u32,
+    slowest_ms: u32,
     observed: f64,
     expected: f64,
     quality: Quality,
@@ -200,6 +209,7 @@ impl ServerSeen {
     #[inline(always)]
     fn add(&mut self, interval_ms: u32, expected: f64, observed: usize) {
         self.interval_ms = self.interval_ms.min(interval_ms);
+        self.slowest_ms = self.slowest_ms.max(interval_ms);
         self.expected += expected;
         self.observed += (observed as f64).min(expected);
     }
@@ -239,6 +249,9 @@ struct Pass<'a> {
     last_times: LastTimes,
     scratch: Scratch,
     fold: InputFold,
+    /// Inputs of the present server that were folded of several rows, and their intervals.
+    folded: Vec<(u16, u32)>,
+    slow: Vec<SlowInput>,
 }
 
 impl Pass<'_> {
@@ -246,10 +259,12 @@ impl Pass<'_> {
         let mut seen = ServerSeen {
             newest_ms: i64::MIN,
             interval_ms: u32::MAX,
+            slowest_ms: 0,
             observed: 0.0,
             expected: 0.0,
             quality: Quality::default(),
         };
+        self.folded.clear();
         let mut at = 0;
         while let Some(first) = lanes.get(at) {
             let input = first.input;
@@ -274,6 +289,7 @@ impl Pass<'_> {
                     let newest = if lane.row & HISTOGRAM == 0 {
                         let (values, newest_ms) = self.numeric_row(lane, plan, &mut seen);
                         self.fold.add(values.control, values.state, values.samples);
+                        self.fold.add_interval(self.rows[lane.row as usize].interval_ms);
                         newest_ms
                     } else {
                         self.histogram_row(lane, plan, &mut seen)
@@ -283,10 +299,31 @@ impl Pass<'_> {
                 }
                 self.fold.end_group(plan, group.source, group.sender, newest_ms);
             }
+            self.folded.push((input, self.fold.take_interval_ms()));
             let values = self.fold.finish(plan);
             output.put_input(usize::from(input), slot, &values, self.age_seconds(values.newest_ms));
         }
         seen
+    }
+
+    /// Notes which inputs of a server come from slower senders than its fastest.
+    #[cold]
+    fn note_slow(&mut self, lanes: &[LaneEntry], slot: u32, interval_ms: u32) {
+        let mut folded = self.folded.iter().peekable();
+        let mut last = None;
+        for lane in lanes {
+            if last.replace(lane.input) == Some(lane.input) {
+                continue;
+            }
+            let own_ms = match folded.next_if(|(input, _)| *input == lane.input) {
+                Some((_, own_ms)) => *own_ms,
+                None => self.rows[lane.row as usize].interval_ms,
+            };
+            if own_ms != u32::MAX && own_ms > interval_ms.saturating_add(interval_ms / 4) {
+                let interval_seconds = own_ms as f32 / 1_000.0;
+                self.slow.push(SlowInput { slot, input: lane.input, interval_seconds });
+            }
+        }
     }
 
     #[inline]
@@ -503,6 +540,7 @@ impl Pass<'_> {
             (histogram_value(plan.function, &control), histogram_value(plan.function, &state))
         };
         self.fold.add(control_value, state_value, control.samples);
+        self.fold.add_interval(self.histograms[at].as_ref().map_or(0, |row| row.interval_ms));
         if lane.last_of_row {
             self.finish_histogram_row(lane.row, end, ended, newest_ms, &control, seen);
         }

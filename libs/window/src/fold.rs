@@ -138,6 +138,9 @@ pub struct InputFold {
     newest_ms: i64,
     state_newest_ms: i64,
     any_newest_ms: i64,
+    /// Smallest intervals: of the rows of the present group, and of the groups that contributed; `u32::MAX` = none.
+    group_interval_ms: u32,
+    interval_ms: u32,
 }
 
 impl Default for InputFold {
@@ -152,6 +155,8 @@ impl Default for InputFold {
             newest_ms: i64::MIN,
             state_newest_ms: i64::MIN,
             any_newest_ms: i64::MIN,
+            group_interval_ms: u32::MAX,
+            interval_ms: u32::MAX,
         }
     }
 }
@@ -176,6 +181,20 @@ impl InputFold {
         self.group_samples += samples;
     }
 
+    /// Notes the interval of a row of the present group.
+    #[inline]
+    pub fn add_interval(&mut self, interval_ms: u32) {
+        if interval_ms != 0 {
+            self.group_interval_ms = self.group_interval_ms.min(interval_ms);
+        }
+    }
+
+    /// The interval of what has contributed since the last call; `u32::MAX` = unknown.
+    #[inline]
+    pub fn take_interval_ms(&mut self) -> u32 {
+        std::mem::replace(&mut self.interval_ms, u32::MAX)
+    }
+
     /// Where a histogram row of the present group adds its buckets: control, state.
     pub fn buckets(&mut self) -> (&mut ExpHistogram, &mut ExpHistogram) {
         (&mut self.control.buckets, &mut self.state.buckets)
@@ -189,6 +208,7 @@ impl InputFold {
         if self.control.end_group(plan, sender) {
             self.samples += self.group_samples;
             self.newest_ms = self.newest_ms.max(newest_ms);
+            self.interval_ms = self.interval_ms.min(self.group_interval_ms);
             if self.source == NO_SOURCE {
                 self.source = source;
             }
@@ -200,6 +220,7 @@ impl InputFold {
             }
         }
         self.group_samples = 0;
+        self.group_interval_ms = u32::MAX;
     }
 
     /// Ends the input.

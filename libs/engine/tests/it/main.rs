@@ -50,4 +50,5 @@ scenarios!(
     silent_process_takes_its_names_along,
     fast_sender_that_loses,
     slow_reporter_falls_silent,
+    slow_signal_beside_a_fast_one,
 );
