@@ -426,7 +426,9 @@ impl Situation<'_> {
             }
         };
         if let Some(silent_seconds) = self.silent_seconds {
-            let holds = silent_seconds < spec.on_expiry.hold_seconds;
+            // Silence is the least of knowledge, and little knowledge never tightens: what is not limited stays so. One dead
+            // collector would else throttle all that it speaks for.
+            let holds = silent_seconds < spec.on_expiry.hold_seconds || !is_limited;
             return if holds { stay(DecisionReason::NoData) } else { to_safe(DecisionReason::NoData) };
         }
         if self.has_lost && is_limited && fraction > safe.max(spec.floor) {
