@@ -255,17 +255,18 @@ impl HealthState {
                     (last_seen[place], last_pressure[place]) = (tick.now, pressures[place]);
                     continue;
                 }
+                let was_bad = last_pressure[place] >= tick.bad_from(from + place, spec);
                 let status = if !values[place].is_nan() {
                     last_seen[place] = tick.now;
                     last_pressure[place] = f32::NAN;
                     SignalStatus::Insufficient
                 } else {
-                    tick.vanished(from + place, last_seen[place], last_pressure[place], &mut self.counters)
+                    tick.vanished(from + place, last_seen[place], was_bad, &mut self.counters)
                 };
                 statuses[place] = status as u8;
                 let kept = if status == SignalStatus::Held { last_pressure[place] } else { f32::NAN };
                 (pressures[place], state_pressures[place]) = (kept, kept);
-                let is_lost = values[place].is_nan() && status != SignalStatus::Held && last_pressure[place] >= 1.0;
+                let is_lost = values[place].is_nan() && status != SignalStatus::Held && was_bad;
                 block.lost[place] |= is_lost && load && spec.throttle;
             }
             for ((all, ok), status) in weights.iter_mut().zip(weights_ok.iter_mut()).zip(statuses.iter()) {

@@ -73,12 +73,20 @@ impl Tick<'_> {
             .map_or(window_seconds, |slow| window_seconds.max(WINDOW_INTERVALS * slow))
     }
 
-    /// Standing of a signal that has no value at this tick.
+    /// The pressure from which a signal is bad news: where it drives the throttle, the lowest set-point of the server's
+    /// rule, for a class is cut from there on; else the overloaded line.
+    pub(crate) fn bad_from(&self, slot: usize, spec: &SignalSpec) -> f32 {
+        let throttles = spec.throttle && spec.family != Family::Errors && !spec.fatal;
+        let rule = usize::from(self.servers.rule[slot]);
+        if throttles { self.reason_pressures.get(rule).copied().unwrap_or(1.0) } else { 1.0 }
+    }
+
+    /// Standing of a signal that has no value at this tick; `was_bad` when it had one last.
     pub(crate) fn vanished(
         &self,
         slot: usize,
         last_seen: u32,
-        last_pressure: f32,
+        was_bad: bool,
         counters: &mut HealthCounters,
     ) -> SignalStatus {
         if last_seen == 0 {
@@ -86,7 +94,7 @@ impl Tick<'_> {
         }
         let gone = self.now.saturating_sub(last_seen);
         let held_seconds = span32(self.policy.health.held_seconds);
-        if last_pressure >= 1.0 {
+        if was_bad {
             let is_first = gone as f32 <= self.seconds;
             counters.held += u64::from(is_first);
             if gone <= held_seconds {

@@ -51,4 +51,6 @@ scenarios!(
     fast_sender_that_loses,
     slow_reporter_falls_silent,
     slow_signal_beside_a_fast_one,
+    vanished_below_the_overloaded_line,
+    dead_collector_throttles_nobody,
 );
