@@ -12,9 +12,7 @@ use headroom_model::{Resource, SeriesKind};
 
 use crate::config::{SAMPLES_PER_ROW_MAX, WindowConfig, WindowLimits};
 use crate::histogram::{Buckets, HistogramRow, Snapshot};
-use crate::ingest::window_ms;
-use crate::numeric::stretch_ms;
-use crate::samples::{Cut, Row, flag};
+use crate::samples::{Row, flag};
 use crate::series::{NO_LANES, SeriesTable};
 use crate::store::{Entry, HISTOGRAM, NO_SLOT, REFUSED, ResourceId, ResourceState, UNMATCHED, WindowStore};
 
@@ -140,12 +138,7 @@ impl WindowStore {
     }
 
     fn encode_row(&self, row: &Row, out: &mut Encoder) {
-        let cut = self.last_tick_ms.filter(|_| row.interval_ms != 0 && !row.kind.is_delta()).map(|tick_ms| {
-            let windows = &self.policy.windows;
-            let longest = window_ms(windows.state_seconds).max(window_ms(windows.control_seconds));
-            Cut { from: (tick_ms as u32).wrapping_sub(longest.max(stretch_ms(row.interval_ms))), tick: tick_ms as u32 }
-        });
-        let first = cut.map_or(0, |cut| self.samples.stale(row, cut));
+        let first = self.cut(row).map_or(0, |cut| self.samples.stale(row, cut));
         let view = self.samples.view(row);
         out.put_u8(row.flags);
         out.put_u32(row.interval_ms);

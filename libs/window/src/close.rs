@@ -23,7 +23,7 @@ use crate::numeric::{
 };
 use crate::output::{BLOCK, Output};
 use crate::plain::{self, LastTimes};
-use crate::samples::{RANGE_MS, Row, Samples, flag};
+use crate::samples::{Cut, RANGE_MS, Row, Samples, flag};
 use crate::series::SeriesTable;
 use crate::store::{HISTOGRAM, InputPlan, ResourceState, WindowStore};
 use crate::sweep;
@@ -437,9 +437,21 @@ impl Pass<'_> {
         }
         let view = self.samples.view(row);
         let fresh = interval_of(&view, extent.end);
+        let mut extent = *extent;
         if fresh != 0 && fresh.abs_diff(row.interval_ms) > row.interval_ms / 16 {
+            if fresh > row.interval_ms && row.interval_ms != 0 && !row.is_wide() && self.times.last_tick_ms > i64::MIN {
+                // Windows grow from the next tick on. What the shorter ones could read no more may be gone already, where
+                // the store was written and read back since: so it goes everywhere.
+                let span_ms = self.times.state_ms.max(stretch_ms(row.interval_ms));
+                let last = self.times.last_tick_ms as u32;
+                let stale = self.samples.stale(row, Cut { from: last.wrapping_sub(span_ms), tick: last });
+                self.samples.forget_oldest(row, stale);
+                extent.forget(stale);
+            }
             row.interval_ms = fresh;
         }
+        let extent = &extent;
+        let view = self.samples.view(row);
         let alive = extent.state < extent.end && !ended;
         if row.kind == SeriesKind::Gauge && alive {
             let first = needed_from(extent);
