@@ -172,12 +172,11 @@ impl Cell {
         }
     }
 
-    /// The newest sample of a server; where no input reads any of its series, when it was last heard of.
-    fn newest(&self, batch: &WindowBatch, slot: usize) -> Timestamp {
-        match batch.servers.last_sample_ns[slot] {
-            NEVER_NS => Timestamp::from_seconds(self.registry.heard_of(slot)),
-            newest => Timestamp(newest),
-        }
+    /// Since when a server is silent: the later of its newest sample and of when it was last heard of. Who delivers what
+    /// is days old has not left, and neither has who sends nothing that an input reads.
+    fn silent_since(&self, batch: &WindowBatch, slot: usize) -> Timestamp {
+        let heard_of = Timestamp::from_seconds(self.registry.heard_of(slot));
+        heard_of.max(Timestamp(batch.servers.last_sample_ns[slot]))
     }
 
     pub(crate) fn handle_remove(&mut self, server: &str) -> bool {
@@ -226,7 +225,7 @@ impl Cell {
         let left_at = tick.plus_seconds(-policy.health.leave_seconds);
         let leaving: Vec<u32> = (0..slots)
             .filter(|slot| batch.servers.last_sample_ns[*slot] < left_at.0)
-            .filter(|slot| self.registry.server(*slot).is_some() && self.newest(&batch, *slot) < left_at)
+            .filter(|slot| self.registry.server(*slot).is_some() && self.silent_since(&batch, *slot) < left_at)
             .map(|slot| slot as u32)
             .collect();
         for slot in leaving {

@@ -53,4 +53,5 @@ scenarios!(
     slow_signal_beside_a_fast_one,
     vanished_below_the_overloaded_line,
     dead_collector_throttles_nobody,
+    days_behind_is_not_gone,
 );
