@@ -236,6 +236,9 @@ impl Cell {
         let windows = &mut self.windows;
         self.registry.expire_resources(silent_since, |resource| windows.close_resource(resource));
 
+        for pool in self.registry.take_reused_pools() {
+            self.health.forget_pool(pool as usize);
+        }
         let servers = self.server_frame(tick, &batch);
         self.reclaim();
         let elapsed_seconds = self.last_tick.map_or(self.tick_seconds as f64, |last| tick.seconds_since(last));

@@ -117,6 +117,12 @@ pub struct Registry {
     free_slots: BTreeSet<u32>,
     by_name: BTreeMap<Arc<str>, u32>,
     pools: Vec<Arc<str>>,
+    /// What follows from `pools` and the servers: places by name, servers by place, places without a server but the first.
+    pool_places: BTreeMap<Arc<str>, u32>,
+    pool_servers: Vec<u32>,
+    pools_unused: BTreeSet<u32>,
+    /// Places that have been given to another pool and not been asked for since.
+    pools_reused: Vec<u32>,
     /// No assigned resource was last heard of before this epoch: until then none need be looked for.
     seen_min: i64,
     /// Grows whenever names, pools or slots change: tells whether a table made of them is still good.
@@ -137,6 +143,10 @@ impl Registry {
             free_slots: BTreeSet::new(),
             by_name: BTreeMap::new(),
             pools: vec![Arc::from(DEFAULT_NAME)],
+            pool_places: BTreeMap::from([(Arc::from(DEFAULT_NAME), 0)]),
+            pool_servers: vec![0],
+            pools_unused: BTreeSet::new(),
+            pools_reused: Vec::new(),
             seen_min: i64::MIN,
             generation: 0,
             counters: RegistryCounters::default(),
@@ -166,6 +176,11 @@ impl Registry {
     /// Names of the pools; the first is `default`.
     pub fn pools(&self) -> &[Arc<str>] {
         &self.pools
+    }
+
+    /// The places among [`Self::pools`] that belong to another pool than at the last call.
+    pub fn take_reused_pools(&mut self) -> Vec<u32> {
+        std::mem::take(&mut self.pools_reused)
     }
 
     /// Changes whenever names, pools or slots change.
@@ -308,6 +323,7 @@ impl Registry {
             }
             let Some(server) = self.servers[other as usize].take() else { continue };
             self.free_slots.insert(other);
+            self.leave_pool(server.pool);
             self.counters.merged += 1;
             for name in self.names_of(&server) {
                 if let Some(slot) = self.by_name.get_mut(&name).filter(|slot| **slot == other) {
@@ -339,6 +355,7 @@ impl Registry {
                 None
             })?;
         let server = Server { name: name.clone(), pool: 0, resources: Vec::new(), kinds: Default::default() };
+        self.pool_servers[0] += 1;
         let slot = match self.free_slots.pop_first() {
             Some(slot) => {
                 self.servers[slot as usize] = Some(server);
@@ -392,9 +409,53 @@ impl Registry {
         named.sort();
         named.dedup();
         let pool = named.first().map_or_else(|| Arc::from(DEFAULT_NAME), |pool| (*pool).clone());
-        let count = named.len();
-        server.pool = pool_index(&mut self.pools, self.limits.pools_max, &pool, &mut self.counters);
+        let (count, before) = (named.len(), server.pool);
+        if self.pools[before as usize] != pool {
+            self.leave_pool(before);
+            let place = self.join_pool(&pool);
+            if let Some(server) = self.servers[slot as usize].as_mut() {
+                server.pool = place;
+            }
+        }
         count
+    }
+
+    /// The place of a pool that a server joins: its own, a new one, or that of a pool which has no server any more.
+    /// Names of pools come and go with the services that send them; those that went must not stand in the way for good.
+    fn join_pool(&mut self, pool: &Arc<str>) -> u32 {
+        let place = match self.pool_places.get(pool) {
+            Some(place) => *place,
+            None if self.pools.len() < self.limits.pools_max => {
+                self.pools.push(pool.clone());
+                self.pool_servers.push(0);
+                (self.pools.len() - 1) as u32
+            }
+            None => match self.pools_unused.first().copied() {
+                Some(place) => {
+                    let former = std::mem::replace(&mut self.pools[place as usize], pool.clone());
+                    self.pool_places.remove(&former);
+                    self.pools_reused.push(place);
+                    place
+                }
+                None => {
+                    self.counters.refused_pools += 1;
+                    self.pool_servers[0] += 1;
+                    return 0;
+                }
+            },
+        };
+        self.pool_places.insert(pool.clone(), place);
+        self.pools_unused.remove(&place);
+        self.pool_servers[place as usize] += 1;
+        place
+    }
+
+    fn leave_pool(&mut self, place: u32) {
+        let servers = &mut self.pool_servers[place as usize];
+        *servers = servers.saturating_sub(1);
+        if *servers == 0 && place != 0 {
+            self.pools_unused.insert(place);
+        }
     }
 
     /// Lets go of a name that leads to the server of a slot, unless one of its resources says it or it is its own.
@@ -416,6 +477,7 @@ impl Registry {
     pub fn remove(&mut self, slot: u32, mut closed: impl FnMut(ResourceId)) {
         let Some(server) = self.servers.get_mut(slot as usize).and_then(Option::take) else { return };
         self.free_slots.insert(slot);
+        self.leave_pool(server.pool);
         self.counters.left += 1;
         self.generation += 1;
         for name in self.names_of(&server) {
@@ -643,24 +705,18 @@ impl Registry {
         for server in self.servers.iter_mut().flatten() {
             server.kinds = kinds_of(&server.resources, &self.entries);
         }
+        self.pool_places = self.pools.iter().zip(0u32..).map(|(pool, place)| (pool.clone(), place)).collect();
+        self.pool_servers = vec![0; self.pools.len()];
+        for server in self.servers.iter().flatten() {
+            self.pool_servers[server.pool as usize] += 1;
+        }
+        self.pools_unused = (1..self.pools.len() as u32).filter(|at| self.pool_servers[*at as usize] == 0).collect();
         // Earlier versions kept the names of resources that were gone.
         let mut by_name = std::mem::take(&mut self.by_name);
         by_name.retain(|name, slot| self.server(*slot as usize).is_some_and(|server| self.is_named(server, name)));
         self.by_name = by_name;
         Ok(())
     }
-}
-
-fn pool_index(pools: &mut Vec<Arc<str>>, pools_max: usize, pool: &Arc<str>, counters: &mut RegistryCounters) -> u32 {
-    if let Some(index) = pools.iter().position(|known| known == pool) {
-        return index as u32;
-    }
-    if pools.len() >= pools_max {
-        counters.refused_pools += 1;
-        return 0;
-    }
-    pools.push(pool.clone());
-    (pools.len() - 1) as u32
 }
 
 /// Whether a resource may be one of the server's: it contradicts none of its host-level names.
@@ -702,4 +758,62 @@ fn content_hash(resource: &Resource) -> u64 {
         value.hash(&mut hasher);
     }
     hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resource(server: &str, pool: &str) -> Arc<Resource> {
+        Arc::new(Resource {
+            server: server.into(),
+            host_names: vec![server.into()],
+            aliases: Vec::new(),
+            cell: DEFAULT_NAME.into(),
+            pool: pool.into(),
+            sender: "".into(),
+            attributes: vec![("host.name".into(), server.into())],
+        })
+    }
+
+    fn join(registry: &mut Registry, server: &str, pool: &str) -> u32 {
+        let window = registry.resources() as u32;
+        registry.resolve(&resource(server, pool), 0, |_| Some(ResourceId(window)));
+        registry.assign_pending(0, |_, _| (), |_| (), |_| ());
+        registry.find(server).expect("joined")
+    }
+
+    fn pool_of(registry: &Registry, slot: u32) -> &str {
+        &registry.pools()[registry.server(slot as usize).expect("lives").pool as usize]
+    }
+
+    #[test]
+    fn a_pool_without_servers_makes_room_for_another() {
+        let limits = RegistryLimits { pools_max: 3, ..RegistryLimits::default() };
+        let mut registry = Registry::new(limits);
+        let [a, b, c] = ["a", "b", "c"].map(|name| join(&mut registry, name, name));
+        assert_eq!([a, b, c].map(|slot| pool_of(&registry, slot).to_owned()), ["a", "b", "default"]);
+        assert_eq!((registry.take_counters().refused_pools, registry.take_reused_pools()), (1, vec![]));
+        registry.remove(b, |_| ());
+        // A pool whose servers went for a while finds its place again.
+        let b = join(&mut registry, "b", "b");
+        assert_eq!((registry.take_reused_pools(), pool_of(&registry, b)), (vec![], "b"));
+        registry.remove(a, |_| ());
+        let mut out = Encoder::default();
+        registry.encode(&mut out);
+        let mut input = Decoder::new(&out.bytes);
+        let mut restored = Registry::decode(limits, &mut input).expect("reads");
+        for registry in [&mut registry, &mut restored] {
+            let d = join(registry, "d", "d");
+            assert_eq!((registry.take_reused_pools(), pool_of(registry, d)), (vec![1], "d"));
+            let a = join(registry, "a", "a");
+            assert_eq!(pool_of(registry, a), DEFAULT_NAME);
+        }
+        let bytes = |registry: &Registry| {
+            let mut out = Encoder::default();
+            registry.encode(&mut out);
+            out.bytes
+        };
+        assert_eq!(bytes(&registry), bytes(&restored));
+    }
 }

@@ -95,6 +95,13 @@ impl HealthState {
         self.signals.iter_mut().for_each(|signal| signal.remove(slot));
     }
 
+    /// Forgets what was usual in a pool, so that its place can be given to another.
+    pub fn forget_pool(&mut self, pool: usize) {
+        for baseline in self.signals.iter_mut().filter_map(|signal| signal.pools.get_mut(pool)) {
+            *baseline = Default::default();
+        }
+    }
+
     /// What happened since the process started.
     pub fn counters(&self) -> HealthCounters {
         self.counters
