@@ -6,7 +6,7 @@ use std::sync::Arc;
 use headroom_expr::ExprState;
 use headroom_health::HealthState;
 use headroom_model::codec::{DecodeError, Decoder, Encoder};
-use headroom_model::frame::ServerFrame;
+use headroom_model::frame::{ServerFrame, flag};
 use headroom_model::hash::enforcement_rank;
 use headroom_model::policy::Mode;
 use headroom_model::snapshot::ServerTable;
@@ -14,7 +14,7 @@ use headroom_model::time::NANOS_PER_SECOND;
 use headroom_model::{CellSnapshot, SampleBatch, Timestamp};
 use headroom_throttle::{AckTable, Step, ThrottleState};
 use headroom_window::{
-    InputColumns, InputsReport, NEVER_NS, ResourceId, WindowBatch, WindowConfig, WindowCounters, WindowLimits,
+    InputColumns, InputsReport, NEVER_NS, Quality, ResourceId, WindowBatch, WindowConfig, WindowCounters, WindowLimits,
     WindowStore,
 };
 
@@ -72,6 +72,18 @@ pub struct CellReport {
 
 fn window_config(config: &EngineConfig) -> WindowConfig {
     WindowConfig { future_max_ns: config.future_max_seconds.map(|seconds| seconds * NANOS_PER_SECOND) }
+}
+
+/// What is wrong with a server's data, as flags that its readers see. Resets and gaps are no fault of the data: processes
+/// begin anew, and absence shows elsewhere.
+fn data_flags(quality: &Quality) -> u16 {
+    let found = [
+        (quality.future, flag::CLOCK_SKEW),
+        (quality.not_a_number, flag::NOT_A_NUMBER),
+        (quality.flat, flag::FLAT_SENSOR),
+        (quality.overlaps, flag::OVERLAPPING_WRITERS),
+    ];
+    found.iter().filter(|(count, _)| *count > 0).fold(0, |flags, (_, flag)| flags | flag)
 }
 
 /// The state machine of a cell.
@@ -337,6 +349,11 @@ impl Cell {
             if is_known { tick.seconds_since(Timestamp(*newest)).max(0.0) as f32 } else { f32::INFINITY }
         }));
         frame.slow = signals::slow(&self.compiled, batch);
+        frame.data_flags.clear();
+        frame.data_flags.extend((0u32..).zip(&columns.quality).filter_map(|(slot, quality)| {
+            let flags = data_flags(quality);
+            (flags != 0).then_some((slot, flags))
+        }));
         frame
     }
 

@@ -7,7 +7,7 @@
 //! The axes know nothing of each other: a server that fails fast is `faulty` and stays visibly `underloaded`.
 
 use headroom_model::codec::{DecodeError, Decoder, Encoder};
-use headroom_model::frame::{FaultState, LoadState};
+use headroom_model::frame::{FaultState, LoadState, flag};
 
 use crate::WINDOW_INTERVALS;
 use crate::latch::Latch;
@@ -77,6 +77,8 @@ pub(crate) struct Observation {
     pub(crate) fault_report: Report,
     /// A fatal flag is up.
     pub(crate) fatal: bool,
+    /// What is wrong with the server's data, as bits of [`flag`].
+    pub(crate) data_flags: u16,
 }
 
 impl Observation {
@@ -125,6 +127,9 @@ pub(crate) struct ServerState {
     fault_pace: f32,
     calm_at: u32,
     fault_calm_at: u32,
+    /// The last ticks at which samples from too far ahead, and values that are no numbers, had come; 0 = none.
+    ahead_at: u32,
+    not_a_number_at: u32,
 }
 
 /// The latches of one server. Apart from the state because only a change looks at more than `until`.
@@ -149,10 +154,27 @@ impl ServerState {
             (self.since, self.load_since, self.fault_since) = (now, now, now);
             (self.last_report_ms, self.state_report_ms, self.control_report_ms) = (i64::MIN, i64::MIN, i64::MIN);
         }
+        if seen.data_flags & flag::CLOCK_SKEW != 0 {
+            self.ahead_at = now;
+        }
+        if seen.data_flags & flag::NOT_A_NUMBER != 0 {
+            self.not_a_number_at = now;
+        }
         let stale = seen.is_stale();
         let is_new = !stale && is_news(now, seen.age_seconds, &mut self.last_report_ms);
         self.step_load(seen, is_new, stale, &mut latches.load, counters);
         self.step_fault(seen, is_new, stale, &mut latches.fault, counters);
+    }
+
+    /// What is wrong with the server's data. What is taken out as it comes is shown for as long as reports may be missed:
+    /// those of a slow sender come at few ticks.
+    pub(crate) fn data_flags(&self, seen: &Observation) -> u16 {
+        let mut flags = seen.data_flags & !(flag::CLOCK_SKEW | flag::NOT_A_NUMBER);
+        for (at, flag) in [(self.ahead_at, flag::CLOCK_SKEW), (self.not_a_number_at, flag::NOT_A_NUMBER)] {
+            let is_recent = at != 0 && seen.now.saturating_sub(at) as f32 <= seen.unknown_seconds;
+            flags |= if is_recent { flag } else { 0 };
+        }
+        flags
     }
 
     fn step_load(
@@ -350,6 +372,8 @@ impl ServerState {
         out.put_f32(self.fault_pace);
         out.put_u32(self.calm_at);
         out.put_u32(self.fault_calm_at);
+        out.put_u32(self.ahead_at);
+        out.put_u32(self.not_a_number_at);
         latches.load.encode(out);
         latches.fault.encode(out);
     }
@@ -387,6 +411,8 @@ impl ServerState {
             state.fault_pace = input.get_f32()?;
             state.calm_at = input.get_u32()?;
             state.fault_calm_at = input.get_u32()?;
+            state.ahead_at = input.get_u32()?;
+            state.not_a_number_at = input.get_u32()?;
         } else {
             // The first version knew one time for all: what it had seen is not news.
             (state.state_report_ms, state.control_report_ms) = (state.last_report_ms, state.last_report_ms);
@@ -473,6 +499,7 @@ mod tests {
                 fault: -1.0,
                 fault_report: Report { age_seconds: f32::NAN, slow_seconds: 0.0 },
                 fatal: false,
+                data_flags: 0,
             };
             change(&mut seen);
             self.state.step(&seen, &mut self.latches, &mut self.counters);

@@ -25,9 +25,6 @@ const BLOCK: usize = 512;
 /// The version written in front of the state.
 const STATE_VERSION: u8 = 2;
 
-/// A clock further ahead than this is wrong, seconds.
-const CLOCK_SKEW_SECONDS: f32 = 5.0;
-
 /// What happened since the process started, for metrics. Not part of the content, hence not of the binary form.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HealthCounters {
@@ -449,6 +446,7 @@ impl HealthState {
             fault: block.faults[place].max(errors),
             fault_report: report(fault_signal as usize),
             fatal: block.fatal[place],
+            data_flags: tick.servers.data_flags(slot),
         };
         let (server, latches) = (&mut self.servers[slot], &mut self.latches[slot]);
         server.step(&seen, latches, &mut self.counters);
@@ -467,12 +465,11 @@ impl HealthState {
         };
         let throttle = block.throttle[place];
         let has_throttle = !stale && throttle > f32::NEG_INFINITY;
-        let mut flags = 0;
+        let mut flags = server.data_flags(&seen);
         for (bit, is_set) in [
             (flag::FLAPPING, latches.is_closed(tick.now)),
             (flag::LOST_SIGNAL, block.lost[place]),
             (flag::SILENT, seen.age_seconds.is_nan() || seen.age_seconds > health.silent_seconds as f32),
-            (flag::CLOCK_SKEW, seen.age_seconds < -CLOCK_SKEW_SECONDS),
         ] {
             flags |= if is_set { bit } else { 0 };
         }

@@ -2,7 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails here")]
 
-use headroom_testkit::{Scenario, Variation, run};
+use std::sync::Arc;
+
+use headroom_engine::{EngineConfig, Partition};
+use headroom_model::frame::flag;
+use headroom_model::{SampleBatch, SampleBatchBuilder, Timestamp};
+use headroom_testkit::{BASE_SECONDS, Event, Scenario, Variation, compile, run};
 
 /// Runs the scenario as written and demands what it states; then demands the same bytes of every other way in which the
 /// same samples can reach the engine between the same ticks.
@@ -54,4 +59,39 @@ scenarios!(
     vanished_below_the_overloaded_line,
     dead_collector_throttles_nobody,
     days_behind_is_not_gone,
+    data_quality_is_shown,
 );
+
+/// A clock ahead of the tick is wrong only where there is a clock to compare with, which scenarios have not.
+#[test]
+fn a_clock_that_is_ahead_is_shown_until_it_is_right_again() {
+    let text = "sender web host.name=web-1\nseries load gauge system.cpu.load_average.1m\n\
+                every 10 from 1 to 201 web load 1 +0\nadvance 200\n";
+    let mut engine = Partition::new(EngineConfig::default());
+    engine.handle_policy(Arc::new(compile("").unwrap()));
+    let mut skewed = Vec::new();
+    for event in Scenario::parse(text).unwrap().events() {
+        match event {
+            Event::Deliver(samples, tick) => {
+                // For half a minute the sender's clock is a minute ahead.
+                let ahead_seconds = if (100..130).contains(&tick) { 60 } else { 0 };
+                let mut batch = SampleBatchBuilder::default();
+                for sample in &samples {
+                    let resource = batch.add_resource(sample.resource.clone());
+                    let series = batch.add_series(sample.series.clone());
+                    let time = Timestamp::from_seconds(BASE_SECONDS + sample.at_seconds as i64 + ahead_seconds);
+                    batch.push(resource, series, 0, time.0, sample.values[0]);
+                }
+                let batch: SampleBatch = batch.finish();
+                engine.handle_samples(&batch);
+            }
+            Event::Tick(tick) => {
+                let snapshots = engine.handle_tick(Timestamp::from_seconds(BASE_SECONDS + tick)).unwrap();
+                skewed.push((tick, snapshots[0].health.flags[0] & flag::CLOCK_SKEW != 0));
+            }
+            _ => {}
+        }
+    }
+    let expected: Vec<_> = skewed.iter().map(|(tick, _)| (*tick, (100..=160).contains(tick))).collect();
+    assert_eq!(skewed, expected);
+}

@@ -91,6 +91,7 @@ pub fn servers(slots: usize) -> ServerFrame {
         age_seconds: vec![1.0; slots],
         interval_seconds: vec![10.0; slots],
         slow: Vec::new(),
+        data_flags: Vec::new(),
     }
 }
 

@@ -86,6 +86,7 @@ impl Frames {
                 age_seconds: vec![0.0; slots],
                 interval_seconds: vec![10.0; slots],
                 slow: Vec::new(),
+                data_flags: Vec::new(),
             },
             signals: vec![SignalFrame {
                 control: Float64Array::from(vec![0.0; slots]),
