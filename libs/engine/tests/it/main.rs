@@ -95,3 +95,23 @@ fn a_clock_that_is_ahead_is_shown_until_it_is_right_again() {
     let expected: Vec<_> = skewed.iter().map(|(tick, _)| (*tick, (100..=160).contains(tick))).collect();
     assert_eq!(skewed, expected);
 }
+
+/// On event time the first sample is where time begins; a clock that was never set must not put that into 1970.
+#[test]
+fn time_does_not_begin_where_a_clock_was_never_set() {
+    let text = "sender unset host.name=web-1\nsender web host.name=web-2\n\
+                series load gauge system.cpu.load_average.1m\nat 1 unset load 1\nat 2 web load 1\nadvance 10\n";
+    let config = EngineConfig { future_max_seconds: None, ..EngineConfig::default() };
+    let mut engine = Partition::new(config);
+    engine.handle_policy(Arc::new(compile("").unwrap()));
+    let events = Scenario::parse(text).unwrap().events();
+    let Some(Event::Deliver(samples, _)) = events.first() else { panic!("nothing is sent") };
+    let mut batch = SampleBatchBuilder::default();
+    for (sample, seconds) in samples.iter().zip([60, BASE_SECONDS + 2]) {
+        let resource = batch.add_resource(sample.resource.clone());
+        let series = batch.add_series(sample.series.clone());
+        batch.push(resource, series, 0, Timestamp::from_seconds(seconds).0, 1.0);
+    }
+    engine.handle_samples(&batch.finish());
+    assert_eq!(engine.first_sample(), Some(Timestamp::from_seconds(BASE_SECONDS + 2)));
+}
