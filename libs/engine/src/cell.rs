@@ -6,7 +6,7 @@ use std::sync::Arc;
 use headroom_expr::ExprState;
 use headroom_health::HealthState;
 use headroom_model::codec::{DecodeError, Decoder, Encoder};
-use headroom_model::frame::ServerFrame;
+use headroom_model::frame::{ServerFrame, flag};
 use headroom_model::hash::enforcement_rank;
 use headroom_model::policy::Mode;
 use headroom_model::snapshot::ServerTable;
@@ -14,7 +14,7 @@ use headroom_model::time::NANOS_PER_SECOND;
 use headroom_model::{CellSnapshot, SampleBatch, Timestamp};
 use headroom_throttle::{AckTable, Step, ThrottleState};
 use headroom_window::{
-    InputColumns, InputsReport, NEVER_NS, ResourceId, WindowBatch, WindowConfig, WindowCounters, WindowLimits,
+    InputColumns, InputsReport, NEVER_NS, Quality, ResourceId, WindowBatch, WindowConfig, WindowCounters, WindowLimits,
     WindowStore,
 };
 
@@ -72,6 +72,18 @@ pub struct CellReport {
 
 fn window_config(config: &EngineConfig) -> WindowConfig {
     WindowConfig { future_max_ns: config.future_max_seconds.map(|seconds| seconds * NANOS_PER_SECOND) }
+}
+
+/// What is wrong with a server's data, as flags that its readers see. Resets and gaps are no fault of the data: processes
+/// begin anew, and absence shows elsewhere.
+fn data_flags(quality: &Quality) -> u16 {
+    let found = [
+        (quality.future, flag::CLOCK_SKEW),
+        (quality.not_a_number, flag::NOT_A_NUMBER),
+        (quality.flat, flag::FLAT_SENSOR),
+        (quality.overlaps, flag::OVERLAPPING_WRITERS),
+    ];
+    found.iter().filter(|(count, _)| *count > 0).fold(0, |flags, (_, flag)| flags | flag)
 }
 
 /// The state machine of a cell.
@@ -177,12 +189,11 @@ impl Cell {
         }
     }
 
-    /// The newest sample of a server; where no input reads any of its series, when it was last heard of.
-    fn newest(&self, batch: &WindowBatch, slot: usize) -> Timestamp {
-        match batch.servers.last_sample_ns[slot] {
-            NEVER_NS => Timestamp::from_seconds(self.registry.heard_of(slot)),
-            newest => Timestamp(newest),
-        }
+    /// Since when a server is silent: the later of its newest sample and of when it was last heard of. Who delivers what
+    /// is days old has not left, and neither has who sends nothing that an input reads.
+    fn silent_since(&self, batch: &WindowBatch, slot: usize) -> Timestamp {
+        let heard_of = Timestamp::from_seconds(self.registry.heard_of(slot));
+        heard_of.max(Timestamp(batch.servers.last_sample_ns[slot]))
     }
 
     pub(crate) fn handle_remove(&mut self, server: &str) -> bool {
@@ -236,7 +247,7 @@ impl Cell {
         let left_at = tick.plus_seconds(-policy.health.leave_seconds);
         let leaving: Vec<u32> = (0..slots)
             .filter(|slot| batch.servers.last_sample_ns[*slot] < left_at.0)
-            .filter(|slot| self.registry.server(*slot).is_some() && self.newest(&batch, *slot) < left_at)
+            .filter(|slot| self.registry.server(*slot).is_some() && self.silent_since(&batch, *slot) < left_at)
             .map(|slot| slot as u32)
             .collect();
         for slot in leaving {
@@ -247,6 +258,9 @@ impl Cell {
         let windows = &mut self.windows;
         self.registry.expire_resources(silent_since, |resource| windows.close_resource(resource));
 
+        for pool in self.registry.take_reused_pools() {
+            self.health.forget_pool(pool as usize);
+        }
         let servers = self.server_frame(tick, &batch);
         self.reclaim();
         let elapsed_seconds = self.last_tick.map_or(self.tick_seconds as f64, |last| tick.seconds_since(last));
@@ -343,6 +357,12 @@ impl Cell {
         frame.age_seconds.extend(columns.last_sample_ns.iter().zip(&frame.live).map(|(newest, live)| {
             let is_known = *live && *newest != NEVER_NS;
             if is_known { tick.seconds_since(Timestamp(*newest)).max(0.0) as f32 } else { f32::INFINITY }
+        }));
+        frame.slow = signals::slow(&self.compiled, batch);
+        frame.data_flags.clear();
+        frame.data_flags.extend((0u32..).zip(&columns.quality).filter_map(|(slot, quality)| {
+            let flags = data_flags(quality);
+            (flags != 0).then_some((slot, flags))
         }));
         frame
     }

@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use headroom_model::codec::{DecodeError, Decoder, Encoder};
 use headroom_model::policy::Mode;
+use headroom_model::time::NANOS_PER_SECOND;
 use headroom_model::{CellSnapshot, SampleBatch, Timestamp};
 use headroom_window::{InputsReport, SENDERS_REPORT_MAX, SeenMetric};
 
@@ -24,6 +25,9 @@ use crate::registry::RegistryCounters;
 
 /// The version written in front of every checkpoint.
 const CHECKPOINT_VERSION: u8 = 2;
+
+/// No sample before this (the year 2000) says where time begins.
+const PLAUSIBLE_NS: i64 = 946_684_800 * NANOS_PER_SECOND;
 
 /// What an engine has counted since it was made, for metrics: beside the content, repeats and all.
 #[derive(Clone, Copy, Debug, Default)]
@@ -199,7 +203,10 @@ impl Partition {
         for (resource, time_ns) in points.chain(histograms) {
             let held = &mut newest[resource as usize];
             *held = (*held).max(time_ns);
-            first = first.min(time_ns);
+            // A clock that was never set counts from 1970; time does not begin there.
+            if time_ns >= PLAUSIBLE_NS {
+                first = first.min(time_ns);
+            }
         }
         if first < i64::MAX && self.last_tick.is_none() {
             self.first_sample = Some(self.first_sample.map_or(Timestamp(first), |held| held.min(Timestamp(first))));

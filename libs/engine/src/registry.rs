@@ -80,14 +80,15 @@ pub struct Server {
 /// Host-level names by kind, in the order of [`HOST_KINDS`]; a map would take more memory than all else of a server.
 type Kinds = [Option<Arc<str>>; HOST_KINDS.len()];
 
-/// Takes over what a resource says about kinds of which nothing was said yet.
-fn learn_kinds(kinds: &mut Kinds, resource: &Resource) {
-    for (kind, held) in HOST_KINDS.iter().zip(kinds) {
-        if held.is_none() {
-            let named = resource.attributes.iter().find(|(key, _)| &**key == *kind);
-            *held = named.map(|(_, name)| name.clone());
-        }
-    }
+/// What resources say about kinds: of each the first that says anything.
+fn kinds_of(resources: &[u32], entries: &[Option<Entry>]) -> Kinds {
+    HOST_KINDS.map(|kind| {
+        let mut resources = resources.iter().filter_map(|at| entries[*at as usize].as_ref());
+        resources.find_map(|entry| {
+            let named = entry.resource.attributes.iter().find(|(key, _)| &**key == kind);
+            named.map(|(_, name)| name.clone())
+        })
+    })
 }
 
 #[derive(Clone, Debug)]
@@ -116,6 +117,12 @@ pub struct Registry {
     free_slots: BTreeSet<u32>,
     by_name: BTreeMap<Arc<str>, u32>,
     pools: Vec<Arc<str>>,
+    /// What follows from `pools` and the servers: places by name, servers by place, places without a server but the first.
+    pool_places: BTreeMap<Arc<str>, u32>,
+    pool_servers: Vec<u32>,
+    pools_unused: BTreeSet<u32>,
+    /// Places that have been given to another pool and not been asked for since.
+    pools_reused: Vec<u32>,
     /// No assigned resource was last heard of before this epoch: until then none need be looked for.
     seen_min: i64,
     /// Grows whenever names, pools or slots change: tells whether a table made of them is still good.
@@ -136,6 +143,10 @@ impl Registry {
             free_slots: BTreeSet::new(),
             by_name: BTreeMap::new(),
             pools: vec![Arc::from(DEFAULT_NAME)],
+            pool_places: BTreeMap::from([(Arc::from(DEFAULT_NAME), 0)]),
+            pool_servers: vec![0],
+            pools_unused: BTreeSet::new(),
+            pools_reused: Vec::new(),
             seen_min: i64::MIN,
             generation: 0,
             counters: RegistryCounters::default(),
@@ -165,6 +176,11 @@ impl Registry {
     /// Names of the pools; the first is `default`.
     pub fn pools(&self) -> &[Arc<str>] {
         &self.pools
+    }
+
+    /// The places among [`Self::pools`] that belong to another pool than at the last call.
+    pub fn take_reused_pools(&mut self) -> Vec<u32> {
+        std::mem::take(&mut self.pools_reused)
     }
 
     /// Changes whenever names, pools or slots change.
@@ -307,6 +323,7 @@ impl Registry {
             }
             let Some(server) = self.servers[other as usize].take() else { continue };
             self.free_slots.insert(other);
+            self.leave_pool(server.pool);
             self.counters.merged += 1;
             for name in self.names_of(&server) {
                 if let Some(slot) = self.by_name.get_mut(&name).filter(|slot| **slot == other) {
@@ -316,6 +333,8 @@ impl Registry {
             for at in server.resources {
                 self.attach(at, home, moved);
             }
+            // Its own name may be one that none of its resources says any more: nobody would ever let go of it.
+            self.forget_name(&server.name, home);
             freed(other);
         }
         Some(home)
@@ -336,6 +355,7 @@ impl Registry {
                 None
             })?;
         let server = Server { name: name.clone(), pool: 0, resources: Vec::new(), kinds: Default::default() };
+        self.pool_servers[0] += 1;
         let slot = match self.free_slots.pop_first() {
             Some(slot) => {
                 self.servers[slot as usize] = Some(server);
@@ -361,7 +381,6 @@ impl Registry {
             self.by_name.entry(name.clone()).or_insert(slot);
         }
         let Some(server) = self.servers[slot as usize].as_mut() else { return };
-        learn_kinds(&mut server.kinds, &resource);
         let entries = &self.entries;
         let order = |a: &u32, b: &u32| match (&entries[*a as usize], &entries[*b as usize]) {
             (Some(a), Some(b)) => resource_order(&a.resource, &b.resource),
@@ -369,6 +388,17 @@ impl Registry {
         };
         let place = server.resources.binary_search_by(|other| order(other, &at)).unwrap_or_else(|place| place);
         server.resources.insert(place, at);
+        if self.describe(slot) > 1 {
+            self.counters.pool_conflicts += 1;
+        }
+    }
+
+    /// Derives kinds and pool of a server from its resources, in their order: what a server is must not depend on when
+    /// which of them came, for a restored engine knows only which are there. Answers how many pools they name.
+    fn describe(&mut self, slot: u32) -> usize {
+        let Some(server) = self.servers.get_mut(slot as usize).and_then(Option::as_mut) else { return 0 };
+        let entries = &self.entries;
+        server.kinds = kinds_of(&server.resources, entries);
         // Of several pools the first in order counts; `default` says nothing and gives way to any other.
         let mut named = server
             .resources
@@ -378,17 +408,76 @@ impl Registry {
             .collect::<Vec<_>>();
         named.sort();
         named.dedup();
-        if named.len() > 1 {
-            self.counters.pool_conflicts += 1;
-        }
         let pool = named.first().map_or_else(|| Arc::from(DEFAULT_NAME), |pool| (*pool).clone());
-        server.pool = pool_index(&mut self.pools, self.limits.pools_max, &pool, &mut self.counters);
+        let (count, before) = (named.len(), server.pool);
+        if self.pools[before as usize] != pool {
+            self.leave_pool(before);
+            let place = self.join_pool(&pool);
+            if let Some(server) = self.servers[slot as usize].as_mut() {
+                server.pool = place;
+            }
+        }
+        count
+    }
+
+    /// The place of a pool that a server joins: its own, a new one, or that of a pool which has no server any more.
+    /// Names of pools come and go with the services that send them; those that went must not stand in the way for good.
+    fn join_pool(&mut self, pool: &Arc<str>) -> u32 {
+        let place = match self.pool_places.get(pool) {
+            Some(place) => *place,
+            None if self.pools.len() < self.limits.pools_max => {
+                self.pools.push(pool.clone());
+                self.pool_servers.push(0);
+                (self.pools.len() - 1) as u32
+            }
+            None => match self.pools_unused.first().copied() {
+                Some(place) => {
+                    let former = std::mem::replace(&mut self.pools[place as usize], pool.clone());
+                    self.pool_places.remove(&former);
+                    self.pools_reused.push(place);
+                    place
+                }
+                None => {
+                    self.counters.refused_pools += 1;
+                    self.pool_servers[0] += 1;
+                    return 0;
+                }
+            },
+        };
+        self.pool_places.insert(pool.clone(), place);
+        self.pools_unused.remove(&place);
+        self.pool_servers[place as usize] += 1;
+        place
+    }
+
+    fn leave_pool(&mut self, place: u32) {
+        let servers = &mut self.pool_servers[place as usize];
+        *servers = servers.saturating_sub(1);
+        if *servers == 0 && place != 0 {
+            self.pools_unused.insert(place);
+        }
+    }
+
+    /// Lets go of a name that leads to the server of a slot, unless one of its resources says it or it is its own.
+    fn forget_name(&mut self, name: &Arc<str>, slot: u32) {
+        let Some(server) = self.server(slot as usize) else { return };
+        if self.by_name.get(name) == Some(&slot) && !self.is_named(server, name) {
+            self.by_name.remove(name);
+        }
+    }
+
+    /// Whether a server may be found by this name.
+    fn is_named(&self, server: &Server, name: &Arc<str>) -> bool {
+        let mut resources = server.resources.iter().filter_map(|at| self.entries[*at as usize].as_ref());
+        server.name == *name
+            || resources.any(|entry| entry.resource.server == *name || entry.resource.host_names.contains(name))
     }
 
     /// Removes a server and its resources; `closed` is told which rows no longer belong to anyone.
     pub fn remove(&mut self, slot: u32, mut closed: impl FnMut(ResourceId)) {
         let Some(server) = self.servers.get_mut(slot as usize).and_then(Option::take) else { return };
         self.free_slots.insert(slot);
+        self.leave_pool(server.pool);
         self.counters.left += 1;
         self.generation += 1;
         for name in self.names_of(&server) {
@@ -421,9 +510,15 @@ impl Registry {
                 continue;
             }
             server.resources.retain(|other| *other != at);
+            let resource = self.entries[at as usize].as_ref().map(|entry| entry.resource.clone());
             if let Some(window) = self.forget_entry(at) {
                 closed(window);
             }
+            for name in resource.iter().flat_map(|gone| gone.host_names.iter().chain(std::iter::once(&gone.server))) {
+                self.forget_name(name, slot);
+            }
+            self.describe(slot);
+            self.generation += 1;
         }
         // Whoever is heard of or assigned later is so at a later tick than any of these.
         let assigned = self.entries.iter().flatten().filter(|entry| entry.slot != UNASSIGNED);
@@ -608,26 +703,20 @@ impl Registry {
             });
         }
         for server in self.servers.iter_mut().flatten() {
-            for at in &server.resources {
-                if let Some(entry) = &self.entries[*at as usize] {
-                    learn_kinds(&mut server.kinds, &entry.resource);
-                }
-            }
+            server.kinds = kinds_of(&server.resources, &self.entries);
         }
+        self.pool_places = self.pools.iter().zip(0u32..).map(|(pool, place)| (pool.clone(), place)).collect();
+        self.pool_servers = vec![0; self.pools.len()];
+        for server in self.servers.iter().flatten() {
+            self.pool_servers[server.pool as usize] += 1;
+        }
+        self.pools_unused = (1..self.pools.len() as u32).filter(|at| self.pool_servers[*at as usize] == 0).collect();
+        // Earlier versions kept the names of resources that were gone.
+        let mut by_name = std::mem::take(&mut self.by_name);
+        by_name.retain(|name, slot| self.server(*slot as usize).is_some_and(|server| self.is_named(server, name)));
+        self.by_name = by_name;
         Ok(())
     }
-}
-
-fn pool_index(pools: &mut Vec<Arc<str>>, pools_max: usize, pool: &Arc<str>, counters: &mut RegistryCounters) -> u32 {
-    if let Some(index) = pools.iter().position(|known| known == pool) {
-        return index as u32;
-    }
-    if pools.len() >= pools_max {
-        counters.refused_pools += 1;
-        return 0;
-    }
-    pools.push(pool.clone());
-    (pools.len() - 1) as u32
 }
 
 /// Whether a resource may be one of the server's: it contradicts none of its host-level names.
@@ -669,4 +758,62 @@ fn content_hash(resource: &Resource) -> u64 {
         value.hash(&mut hasher);
     }
     hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resource(server: &str, pool: &str) -> Arc<Resource> {
+        Arc::new(Resource {
+            server: server.into(),
+            host_names: vec![server.into()],
+            aliases: Vec::new(),
+            cell: DEFAULT_NAME.into(),
+            pool: pool.into(),
+            sender: "".into(),
+            attributes: vec![("host.name".into(), server.into())],
+        })
+    }
+
+    fn join(registry: &mut Registry, server: &str, pool: &str) -> u32 {
+        let window = registry.resources() as u32;
+        registry.resolve(&resource(server, pool), 0, |_| Some(ResourceId(window)));
+        registry.assign_pending(0, |_, _| (), |_| (), |_| ());
+        registry.find(server).expect("joined")
+    }
+
+    fn pool_of(registry: &Registry, slot: u32) -> &str {
+        &registry.pools()[registry.server(slot as usize).expect("lives").pool as usize]
+    }
+
+    #[test]
+    fn a_pool_without_servers_makes_room_for_another() {
+        let limits = RegistryLimits { pools_max: 3, ..RegistryLimits::default() };
+        let mut registry = Registry::new(limits);
+        let [a, b, c] = ["a", "b", "c"].map(|name| join(&mut registry, name, name));
+        assert_eq!([a, b, c].map(|slot| pool_of(&registry, slot).to_owned()), ["a", "b", "default"]);
+        assert_eq!((registry.take_counters().refused_pools, registry.take_reused_pools()), (1, vec![]));
+        registry.remove(b, |_| ());
+        // A pool whose servers went for a while finds its place again.
+        let b = join(&mut registry, "b", "b");
+        assert_eq!((registry.take_reused_pools(), pool_of(&registry, b)), (vec![], "b"));
+        registry.remove(a, |_| ());
+        let mut out = Encoder::default();
+        registry.encode(&mut out);
+        let mut input = Decoder::new(&out.bytes);
+        let mut restored = Registry::decode(limits, &mut input).expect("reads");
+        for registry in [&mut registry, &mut restored] {
+            let d = join(registry, "d", "d");
+            assert_eq!((registry.take_reused_pools(), pool_of(registry, d)), (vec![1], "d"));
+            let a = join(registry, "a", "a");
+            assert_eq!(pool_of(registry, a), DEFAULT_NAME);
+        }
+        let bytes = |registry: &Registry| {
+            let mut out = Encoder::default();
+            registry.encode(&mut out);
+            out.bytes
+        };
+        assert_eq!(bytes(&registry), bytes(&restored));
+    }
 }

@@ -5,7 +5,7 @@ use arrow_array::types::Float64Type;
 use arrow_array::{Array, Float64Array, RecordBatch};
 use arrow_buffer::{NullBuffer, ScalarBuffer};
 use headroom_expr::{EvaluateError, ExprState};
-use headroom_model::frame::SignalFrame;
+use headroom_model::frame::{SignalFrame, SlowSignal};
 use headroom_window::WindowBatch;
 
 use crate::compiled::CompiledPolicy;
@@ -73,6 +73,37 @@ fn provenance(compiled: &CompiledPolicy, batch: &WindowBatch, signal: usize) -> 
         }
     }
     (samples.into(), age_seconds.into())
+}
+
+/// The signals whose values are made of slower reports than the fastest of their server.
+pub(crate) fn slow(compiled: &CompiledPolicy, batch: &WindowBatch) -> Vec<SlowSignal> {
+    if batch.slow.is_empty() {
+        return Vec::new();
+    }
+    let mut readers: Vec<Vec<u16>> = vec![Vec::new(); batch.inputs.len()];
+    for signal in 0..compiled.policy.signals.len() {
+        for input in compiled.program.dependencies(signal) {
+            readers[*input].push(signal as u16);
+        }
+    }
+    let mut slow = Vec::new();
+    for found in &batch.slow {
+        let input = usize::from(found.input);
+        // As with ages: an input without a value took no part.
+        if batch.control.column(input).is_valid(found.slot as usize) {
+            let of_signal = |signal: &u16| SlowSignal {
+                slot: found.slot,
+                signal: *signal,
+                interval_seconds: found.interval_seconds,
+            };
+            slow.extend(readers[input].iter().map(of_signal));
+        }
+    }
+    slow.sort_unstable_by(|a, b| {
+        (a.slot, a.signal).cmp(&(b.slot, b.signal)).then(b.interval_seconds.total_cmp(&a.interval_seconds))
+    });
+    slow.dedup_by_key(|slow| (slow.slot, slow.signal));
+    slow
 }
 
 /// Frames without a value, for every signal and slot.

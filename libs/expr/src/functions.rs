@@ -24,6 +24,8 @@ pub(crate) enum Function {
     Ln,
     Log10,
     Log2,
+    /// `a % b`, null where b is 0: what the operator `%` becomes.
+    Modulo,
     Nullif,
     Power,
     Ramp,
@@ -112,7 +114,8 @@ struct Numeric {
 
 impl ScalarUDFImpl for Numeric {
     fn name(&self) -> &str {
-        TABLE.iter().find(|row| row.1 == self.function).map_or("divide", |row| row.0)
+        let operator = if self.function == Function::Modulo { "modulo" } else { "divide" };
+        TABLE.iter().find(|row| row.1 == self.function).map_or(operator, |row| row.0)
     }
 
     fn signature(&self) -> &Signature {
@@ -142,6 +145,7 @@ impl ScalarUDFImpl for Numeric {
             Function::Ln => finite(map1(a, f64::ln))?,
             Function::Log10 => finite(map1(a, f64::log10))?,
             Function::Log2 => finite(map1(a, f64::log2))?,
+            Function::Modulo => finite(map2(a, b, rows, |x, y| x % y))?,
             Function::Nullif => nullif(a, b, rows),
             Function::Power => finite(map2(a, b, rows, f64::powf))?,
             Function::Ramp => map3(a, b, c, rows, ramp),

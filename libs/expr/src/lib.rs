@@ -29,3 +29,4 @@ pub use error::{EvaluateError, ExprError, nearest};
 pub use functions::function_names;
 pub use parse::EXPRESSION_BYTES_MAX;
 pub use state::ExprState;
+pub use translate::EXPRESSION_NODES_MAX;

@@ -22,6 +22,10 @@ use crate::parse::Complaint;
 /// Deepest nesting translated; a chain of operators nests once per operator.
 const DEPTH_MAX: usize = 128;
 
+/// Most nodes of one translated expression, copies included. SQL says an operand once where DataFusion needs it once per
+/// branch, item or bound; nested, a kilobyte of text would become a billion nodes.
+pub const EXPRESSION_NODES_MAX: usize = 4096;
+
 /// What an expression gives.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Kind {
@@ -69,7 +73,7 @@ pub(crate) struct Translated {
 
 /// Translates a whole expression to one that gives a number; a truth value becomes 0 or 1.
 pub(crate) fn translate(sql: &Sql, scope: &mut dyn Scope) -> Result<Translated, Complaint> {
-    let mut translator = Translator { scope, reads: BTreeMap::new(), depth: 0 };
+    let mut translator = Translator { scope, reads: BTreeMap::new(), depth: 0, nodes: 0 };
     let (expr, kind) = translator.any(sql)?;
     let expr = match kind {
         Kind::Number => expr,
@@ -82,6 +86,8 @@ struct Translator<'a> {
     scope: &'a mut dyn Scope,
     reads: BTreeMap<usize, String>,
     depth: usize,
+    /// Nodes made so far, copies included.
+    nodes: usize,
 }
 
 fn literal(number: Option<f64>) -> Expr {
@@ -114,6 +120,7 @@ impl Translator<'_> {
     }
 
     fn any(&mut self, sql: &Sql) -> Result<(Expr, Kind), Complaint> {
+        self.charge(sql, 1)?;
         self.depth += 1;
         if self.depth > DEPTH_MAX {
             return Err(Complaint::at(sql, "the expression is nested too deeply")
@@ -122,6 +129,25 @@ impl Translator<'_> {
         let result = self.node(sql);
         self.depth -= 1;
         result
+    }
+
+    /// Counts nodes before they are made.
+    fn charge(&mut self, sql: &Sql, nodes: usize) -> Result<(), Complaint> {
+        self.nodes = self.nodes.saturating_add(nodes);
+        if self.nodes <= EXPRESSION_NODES_MAX {
+            return Ok(());
+        }
+        let message = format!("the expression becomes larger than {EXPRESSION_NODES_MAX} nodes here");
+        Err(Complaint::at(sql, message).suggesting(Some(
+            "what stands before BETWEEN, before IN or after CASE is copied: name it as a signal of its own".into(),
+        )))
+    }
+
+    /// An operand that will be copied, and how many nodes each copy has.
+    fn operand(&mut self, sql: &Sql) -> Result<(Expr, usize), Complaint> {
+        let before = self.nodes;
+        let expr = self.number(sql)?;
+        Ok((expr, self.nodes - before))
     }
 
     fn node(&mut self, sql: &Sql) -> Result<(Expr, Kind), Complaint> {
@@ -156,16 +182,18 @@ impl Translator<'_> {
             Sql::IsFalse(inner) => truth(Expr::IsFalse(Box::new(self.truth(inner)?))),
             Sql::IsNotFalse(inner) => truth(Expr::IsNotFalse(Box::new(self.truth(inner)?))),
             Sql::Between { expr, negated, low, high } => {
-                let of = self.number(expr)?;
+                let (of, size) = self.operand(expr)?;
+                self.charge(sql, size)?;
                 let (low, high) = (self.number(low)?, self.number(high)?);
                 let within =
                     binary(binary(of.clone(), Operator::GtEq, low), Operator::And, binary(of, Operator::LtEq, high));
                 truth(if *negated { Expr::Not(Box::new(within)) } else { within })
             }
             Sql::InList { expr, list, negated } => {
-                let of = self.number(expr)?;
+                let (of, size) = self.operand(expr)?;
                 let mut among: Option<Expr> = None;
                 for item in list {
+                    self.charge(item, size)?;
                     let equal = binary(of.clone(), Operator::Eq, self.number(item)?);
                     among = Some(match among {
                         Some(before) => binary(before, Operator::Or, equal),
@@ -178,11 +206,14 @@ impl Translator<'_> {
                 truth(if *negated { Expr::Not(Box::new(among)) } else { among })
             }
             Sql::Case { operand, conditions, else_result, .. } => {
-                let operand = operand.as_deref().map(|operand| self.number(operand)).transpose()?;
+                let operand = operand.as_deref().map(|operand| self.operand(operand)).transpose()?;
                 let mut branches = Vec::with_capacity(conditions.len());
                 for branch in conditions {
                     let condition = match &operand {
-                        Some(operand) => binary(operand.clone(), Operator::Eq, self.number(&branch.condition)?),
+                        Some((operand, size)) => {
+                            self.charge(&branch.condition, *size)?;
+                            binary(operand.clone(), Operator::Eq, self.number(&branch.condition)?)
+                        }
                         None => self.truth(&branch.condition)?,
                     };
                     branches.push((Box::new(condition), Box::new(self.number(&branch.result)?)));
@@ -237,9 +268,10 @@ impl Translator<'_> {
             Kind::Number => (self.number(left)?, self.number(right)?),
             Kind::Truth => (self.truth(left)?, self.truth(right)?),
         };
-        // Arrow divides by zero to infinity; here it is null.
+        // Arrow divides by zero to infinity and has NaN for the rest, greater than every number; here both are null.
         let expr = match operator {
             Operator::Divide => call(Function::Divide, vec![left, right]),
+            Operator::Modulo => call(Function::Modulo, vec![left, right]),
             operator => binary(left, operator, right),
         };
         Ok((expr, gives))

@@ -41,6 +41,8 @@ fn expressions_mean_what_sql_means_with_null_for_what_is_no_number() {
         ("a + 2 * b", s([7.0, -2.0, N, N])),
         ("-(a - b) % 2", s([-1.0, 0.0, N, N])),
         ("a / b", s([1.5, N, N, N])),
+        ("a % 0 > 1", s([N, N, N, N])),
+        ("a % b", s([1.0, N, N, N])),
         ("coalesce(a / b, b, 7)", s([1.5, 0.0, 4.0, 7.0])),
         ("greatest(a, b)", s([3.0, 0.0, 4.0, N])),
         ("least(a, b, 2.5)", s([2.0, -2.0, 2.5, 2.5])),
@@ -157,6 +159,24 @@ fn depth_length_and_names_are_bounded() {
     ] {
         assert_eq!(compile(&inputs, &signals).unwrap_err().len(), 1, "{inputs:?} {signals:?}");
     }
+}
+
+#[test]
+fn what_is_copied_counts_as_often_as_it_is_copied() {
+    let nested = |open: &str, close: &str, times: usize| open.repeat(times) + "a" + &close.repeat(times);
+    for expression in [
+        nested("CASE ", " WHEN 1 THEN 2 WHEN 3 THEN 4 END", 30),
+        nested("CASE WHEN (", ") IN (1, 2, 3) THEN 1 ELSE 0 END", 12),
+        nested("CASE WHEN (", ") BETWEEN 1 AND 2 THEN 1 ELSE 0 END", 12),
+    ] {
+        let errors = compile(&["a"], &[("s", &expression)]).unwrap_err();
+        assert!(errors[0].message.contains("larger than 4096 nodes"), "{errors:?}");
+        assert!(errors[0].line == 1 && errors[0].column > 1, "{errors:?}");
+    }
+    // What people write is far from the bound.
+    let items = (0..400).map(|item| item.to_string()).collect::<Vec<_>>().join(", ");
+    assert!(compile(&["a"], &[("s", &format!("a + 1 IN ({items})"))]).is_ok());
+    assert!(compile(&["a"], &[("s", &nested("CASE ", " WHEN 1 THEN 2 WHEN 3 THEN 4 END", 5))]).is_ok());
 }
 
 #[test]

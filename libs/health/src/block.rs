@@ -24,6 +24,7 @@ pub(crate) struct Block {
     pub(crate) families: [Vec<f32>; Family::ALL.len()],
     pub(crate) state_families: [Vec<f32>; Family::ALL.len()],
     pub(crate) family_signals: [Vec<u32>; Family::ALL.len()],
+    pub(crate) state_family_signals: [Vec<u32>; Family::ALL.len()],
     pub(crate) throttle: Vec<f32>,
     pub(crate) throttle_signals: Vec<u32>,
     pub(crate) weights: Vec<f32>,
@@ -33,6 +34,7 @@ pub(crate) struct Block {
     pub(crate) lost: Vec<bool>,
     pub(crate) fatal: Vec<bool>,
     pub(crate) faults: Vec<f32>,
+    pub(crate) fault_signals: Vec<u32>,
     /// Causes that are not the worst threshold of a family: (place in the block, signal, kind, threshold, pressure).
     pub(crate) causes: Vec<(u32, u16, ReasonKind, f64, f32)>,
 }
@@ -52,7 +54,8 @@ impl Block {
         for column in self.families.iter_mut().chain(&mut self.state_families).chain([&mut self.throttle]) {
             refill(column, length, none);
         }
-        for column in self.family_signals.iter_mut().chain([&mut self.throttle_signals]) {
+        let signals = self.family_signals.iter_mut().chain(&mut self.state_family_signals);
+        for column in signals.chain([&mut self.throttle_signals, &mut self.fault_signals]) {
             refill(column, length, NONE);
         }
         refill(&mut self.weights, length, 0.0);
@@ -72,6 +75,15 @@ fn refill<T: Copy>(column: &mut Vec<T>, length: usize, value: T) {
 /// Whether a server's load explains that it is slow.
 pub(crate) fn is_loaded(block: &Block, place: usize) -> bool {
     Family::ALL[..Family::Latency as usize].iter().any(|family| block.families[*family as usize][place] >= 1.0)
+}
+
+impl Block {
+    /// Takes over the pressure of a fault, if it is the largest of the server.
+    pub(crate) fn add_fault(&mut self, place: usize, signal: usize, pressure: f32) {
+        if pressure > self.faults[place] {
+            (self.faults[place], self.fault_signals[place]) = (pressure, signal as u32);
+        }
+    }
 }
 
 /// Where a pressure is larger than the largest so far, it and its signal take the place. Written with a mask because

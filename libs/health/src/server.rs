@@ -7,8 +7,9 @@
 //! The axes know nothing of each other: a server that fails fast is `faulty` and stays visibly `underloaded`.
 
 use headroom_model::codec::{DecodeError, Decoder, Encoder};
-use headroom_model::frame::{FaultState, LoadState};
+use headroom_model::frame::{FaultState, LoadState, flag};
 
+use crate::WINDOW_INTERVALS;
 use crate::latch::Latch;
 use crate::step::HealthCounters;
 
@@ -42,6 +43,15 @@ const FAULT_SECONDS_MIN: u32 = 60;
 /// Two report times closer than this are one: ages are 32-bit floats.
 const SAME_REPORT_MS: i64 = 50;
 
+/// The report behind a pressure: that of the signal which carries it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Report {
+    /// Its age, seconds; NaN where the signal has none of its own (it is held, or there is none): the server's counts.
+    pub(crate) age_seconds: f32,
+    /// The interval of the signal, seconds, where it is slower than its server; else 0.
+    pub(crate) slow_seconds: f32,
+}
+
 /// What a tick shows of one server.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Observation {
@@ -56,14 +66,19 @@ pub(crate) struct Observation {
     pub(crate) unknown_seconds: f32,
     /// Load pressure over the control window; NaN without one.
     pub(crate) control: f32,
+    pub(crate) control_report: Report,
     /// Load pressure over the state window; NaN without one.
     pub(crate) state: f32,
+    pub(crate) state_report: Report,
     /// A second family, or latency or errors, is over its set-point too.
     pub(crate) confirmed: bool,
     /// Pressure of the fault axis.
     pub(crate) fault: f32,
+    pub(crate) fault_report: Report,
     /// A fatal flag is up.
     pub(crate) fatal: bool,
+    /// What is wrong with the server's data, as bits of [`flag`].
+    pub(crate) data_flags: u16,
 }
 
 impl Observation {
@@ -103,6 +118,18 @@ pub(crate) struct ServerState {
     fault_window_end: u32,
     /// The newest report taken into account, Unix milliseconds.
     last_report_ms: i64,
+    /// The newest reports of the signals that carried the pressure, taken into account for `over` and `critical`.
+    state_report_ms: i64,
+    control_report_ms: i64,
+    /// Where a signal that is slower than its server was the last bad one: its interval, seconds, and when the last
+    /// report was counted. Reports towards calm count no faster than that signal could have contradicted them.
+    load_pace: f32,
+    fault_pace: f32,
+    calm_at: u32,
+    fault_calm_at: u32,
+    /// The last ticks at which samples from too far ahead, and values that are no numbers, had come; 0 = none.
+    ahead_at: u32,
+    not_a_number_at: u32,
 }
 
 /// The latches of one server. Apart from the state because only a change looks at more than `until`.
@@ -125,16 +152,29 @@ impl ServerState {
         let now = seen.now;
         if self.since == 0 {
             (self.since, self.load_since, self.fault_since) = (now, now, now);
-            self.last_report_ms = i64::MIN;
+            (self.last_report_ms, self.state_report_ms, self.control_report_ms) = (i64::MIN, i64::MIN, i64::MIN);
+        }
+        if seen.data_flags & flag::CLOCK_SKEW != 0 {
+            self.ahead_at = now;
+        }
+        if seen.data_flags & flag::NOT_A_NUMBER != 0 {
+            self.not_a_number_at = now;
         }
         let stale = seen.is_stale();
-        let report_ms = (i64::from(now) * 1000).saturating_sub((f64::from(seen.age_seconds) * 1000.0) as i64);
-        let is_new = !stale && report_ms > self.last_report_ms.saturating_add(SAME_REPORT_MS);
-        if is_new {
-            self.last_report_ms = report_ms;
-        }
+        let is_new = !stale && is_news(now, seen.age_seconds, &mut self.last_report_ms);
         self.step_load(seen, is_new, stale, &mut latches.load, counters);
         self.step_fault(seen, is_new, stale, &mut latches.fault, counters);
+    }
+
+    /// What is wrong with the server's data. What is taken out as it comes is shown for as long as reports may be missed:
+    /// those of a slow sender come at few ticks.
+    pub(crate) fn data_flags(&self, seen: &Observation) -> u16 {
+        let mut flags = seen.data_flags & !(flag::CLOCK_SKEW | flag::NOT_A_NUMBER);
+        for (at, flag) in [(self.ahead_at, flag::CLOCK_SKEW), (self.not_a_number_at, flag::NOT_A_NUMBER)] {
+            let is_recent = at != 0 && seen.now.saturating_sub(at) as f32 <= seen.unknown_seconds;
+            flags |= if is_recent { flag } else { 0 };
+        }
+        flags
     }
 
     fn step_load(
@@ -155,17 +195,30 @@ impl ServerState {
             self.set_load(LoadState::Unknown as u8, seen, latch, counters);
             return;
         }
-        if !is_new || blind {
+        if blind {
+            return;
+        }
+        // A pressure is observed as often as the signal that carries it reports, whoever else speaks in between.
+        let of_report = |report: &Report, last_ms: &mut i64| {
+            if report.age_seconds.is_nan() { is_new } else { is_news(seen.now, report.age_seconds, last_ms) }
+        };
+        let state_is_new = of_report(&seen.state_report, &mut self.state_report_ms);
+        let control_is_new = of_report(&seen.control_report, &mut self.control_report_ms);
+        if !(is_new || state_is_new || control_is_new) {
             return;
         }
         let count = |counter: u8, holds: bool| if holds { counter.saturating_add(1) } else { 0 };
-        self.over = count(self.over, seen.state >= OVERLOADED);
-        self.critical = count(self.critical, seen.control >= CRITICAL);
+        if state_is_new {
+            self.over = count(self.over, seen.state >= OVERLOADED);
+        }
+        if control_is_new {
+            self.critical = count(self.critical, seen.control >= CRITICAL);
+        }
         let is_critical = self.critical >= CRITICAL_REPORTS || (self.critical > 0 && seen.confirmed);
         let is_overloaded = self.over >= OVERLOADED_REPORTS;
         let [unknown, underloaded, normal, overloaded, critical] = LoadState::ALL.map(|state| state as u8);
         if self.load == unknown {
-            self.load_fresh = self.load_fresh.saturating_add(1);
+            self.load_fresh = self.load_fresh.saturating_add(u8::from(is_new));
             if self.load_fresh < FRESH_REPORTS {
                 return;
             }
@@ -183,7 +236,15 @@ impl ServerState {
             state if state == overloaded => (OVERLOADED_EXIT, OVERLOADED_EXIT_REPORTS, OVERLOADED_SECONDS_MIN, normal),
             _ => (UNDERLOADED, UNDERLOADED_REPORTS, 0, underloaded),
         };
-        self.calm = count(self.calm, seen.state < exit);
+        if seen.state >= exit {
+            self.calm = 0;
+            if state_is_new {
+                (self.load_pace, self.calm_at) = (seen.state_report.slow_seconds, seen.now);
+            }
+        } else if is_new && has_passed(self.calm_at, self.load_pace, seen.now) {
+            self.calm = self.calm.saturating_add(1);
+            self.calm_at = seen.now;
+        }
         let is_calm = self.calm >= reports && seen.now.saturating_sub(self.load_since) >= seconds;
         let next = if is_critical {
             critical
@@ -222,18 +283,27 @@ impl ServerState {
             return;
         }
         let bad = seen.fault >= SUSPECT;
+        if bad {
+            self.fault_pace = seen.fault_report.slow_seconds;
+        }
+        let window_seconds = seen.window_seconds.max(WINDOW_INTERVALS * self.fault_pace);
         if self.fault_windows == 0 {
             // The first bad window starts the count; between incidents there is nothing to keep.
             if bad {
                 self.fault_windows = 1;
-                self.fault_window_end = seen.now.saturating_add(seen.window_seconds as u32);
+                self.fault_window_end = seen.now.saturating_add(window_seconds as u32);
             }
         } else if seen.now >= self.fault_window_end {
             self.fault_windows = ((self.fault_windows << 1) | u8::from(bad)) & ((1 << FAULT_WINDOWS) - 1);
-            self.fault_window_end = seen.now.saturating_add(seen.window_seconds as u32);
+            self.fault_window_end = seen.now.saturating_add(window_seconds as u32);
         }
         self.fault_fresh = self.fault_fresh.saturating_add(1);
-        self.fault_calm = if bad { 0 } else { self.fault_calm.saturating_add(1) };
+        if bad {
+            (self.fault_calm, self.fault_calm_at) = (0, seen.now);
+        } else if has_passed(self.fault_calm_at, self.fault_pace, seen.now) {
+            self.fault_calm = self.fault_calm.saturating_add(1);
+            self.fault_calm_at = seen.now;
+        }
         let is_calm =
             self.fault_calm >= FAULT_EXIT_REPORTS && seen.now.saturating_sub(self.fault_since) >= FAULT_SECONDS_MIN;
         let next = match self.fault {
@@ -279,7 +349,7 @@ impl ServerState {
         if next != self.fault {
             self.fault = next;
             if next == FaultState::Ok as u8 {
-                self.fault_windows = 0;
+                (self.fault_windows, self.fault_pace) = (0, 0.0);
             }
             (self.since, self.fault_since) = (seen.now, seen.now);
             counters.transitions += 1;
@@ -295,20 +365,28 @@ impl ServerState {
         for time in [self.since, self.load_since, self.fault_since, self.load_known, self.fault_window_end] {
             out.put_u32(time);
         }
-        out.put_i64(self.last_report_ms);
+        for report_ms in [self.last_report_ms, self.state_report_ms, self.control_report_ms] {
+            out.put_i64(report_ms);
+        }
+        out.put_f32(self.load_pace);
+        out.put_f32(self.fault_pace);
+        out.put_u32(self.calm_at);
+        out.put_u32(self.fault_calm_at);
+        out.put_u32(self.ahead_at);
+        out.put_u32(self.not_a_number_at);
         latches.load.encode(out);
         latches.fault.encode(out);
     }
 
-    /// Bytes of the binary form, with the latches.
-    pub(crate) const BYTES: usize = 9 + 5 * 4 + 8 + 2 * Latch::BYTES;
+    /// Least bytes of the binary form, with the latches: those of the first version.
+    pub(crate) const BYTES_MIN: usize = 9 + 5 * 4 + 8 + 2 * Latch::BYTES;
 
-    pub(crate) fn decode(input: &mut Decoder<'_>) -> Result<(Self, Latches), DecodeError> {
+    pub(crate) fn decode(version: u8, input: &mut Decoder<'_>) -> Result<(Self, Latches), DecodeError> {
         let (load, fault) = (input.get_u8()?, input.get_u8()?);
         if usize::from(load) >= LoadState::ALL.len() || usize::from(fault) >= FaultState::ALL.len() {
             return Err(input.error("state of a server"));
         }
-        let state = Self {
+        let mut state = Self {
             load,
             fault,
             over: input.get_u8()?,
@@ -324,13 +402,42 @@ impl ServerState {
             load_known: input.get_u32()?,
             fault_window_end: input.get_u32()?,
             last_report_ms: input.get_i64()?,
+            ..Self::default()
         };
+        if version >= 2 {
+            state.state_report_ms = input.get_i64()?;
+            state.control_report_ms = input.get_i64()?;
+            state.load_pace = input.get_f32()?;
+            state.fault_pace = input.get_f32()?;
+            state.calm_at = input.get_u32()?;
+            state.fault_calm_at = input.get_u32()?;
+            state.ahead_at = input.get_u32()?;
+            state.not_a_number_at = input.get_u32()?;
+        } else {
+            // The first version knew one time for all: what it had seen is not news.
+            (state.state_report_ms, state.control_report_ms) = (state.last_report_ms, state.last_report_ms);
+        }
         Ok((state, Latches { load: Latch::decode(input)?, fault: Latch::decode(input)? }))
     }
 
     fn counters(&self) -> [u8; 7] {
         [self.over, self.critical, self.calm, self.load_fresh, self.fault_fresh, self.fault_calm, self.fault_windows]
     }
+}
+
+/// Whether a report of this age at `now` is later than the last one, which it then becomes.
+fn is_news(now: u32, age_seconds: f32, last_ms: &mut i64) -> bool {
+    let report_ms = (i64::from(now) * 1000).saturating_sub((f64::from(age_seconds) * 1000.0) as i64);
+    let is_news = report_ms > last_ms.saturating_add(SAME_REPORT_MS);
+    if is_news {
+        *last_ms = report_ms;
+    }
+    is_news
+}
+
+/// Whether so many seconds have passed since then.
+fn has_passed(since: u32, seconds: f32, now: u32) -> bool {
+    now.saturating_sub(since) as f32 >= seconds.floor()
 }
 
 /// The state after a wish to change, seen by the latch. Becoming unknown and knowing again is no flapping: it says
@@ -385,10 +492,14 @@ mod tests {
                 window_seconds: 30.0,
                 unknown_seconds: 40.0,
                 control: 0.5,
+                control_report: Report { age_seconds: f32::NAN, slow_seconds: 0.0 },
                 state: 0.5,
+                state_report: Report { age_seconds: f32::NAN, slow_seconds: 0.0 },
                 confirmed: false,
                 fault: -1.0,
+                fault_report: Report { age_seconds: f32::NAN, slow_seconds: 0.0 },
                 fatal: false,
+                data_flags: 0,
             };
             change(&mut seen);
             self.state.step(&seen, &mut self.latches, &mut self.counters);
@@ -499,8 +610,23 @@ mod tests {
         script.run(&[(2, 1.1), (6, 0.5), (2, 1.2)]);
         let mut out = Encoder::default();
         script.state.encode(&script.latches, &mut out);
-        assert_eq!(out.bytes.len(), ServerState::BYTES);
-        let (state, latches) = ServerState::decode(&mut Decoder::new(&out.bytes)).expect("decodes");
+        let (state, latches) = ServerState::decode(2, &mut Decoder::new(&out.bytes)).expect("decodes");
         assert_eq!((state, latches), (script.state, script.latches));
+    }
+
+    #[test]
+    fn a_state_of_the_first_version_goes_on_and_counts_no_report_again() {
+        let mut script = Script::new();
+        script.run(&[(1, 1.5)]);
+        let mut out = Encoder::default();
+        script.state.encode(&script.latches, &mut out);
+        let head = 9 + 5 * 4 + 8;
+        let first = [&out.bytes[..head], &out.bytes[out.bytes.len() - 2 * Latch::BYTES..]].concat();
+        assert_eq!(first.len(), ServerState::BYTES_MIN);
+        let mut input = Decoder::new(&first);
+        let (state, latches) = ServerState::decode(1, &mut input).expect("reads");
+        assert!(input.finish().is_ok());
+        assert_eq!((state.over, state.load, latches), (1, script.state.load, script.latches));
+        assert_eq!([state.state_report_ms, state.control_report_ms], [script.state.last_report_ms; 2]);
     }
 }

@@ -14,7 +14,7 @@ use headroom_model::policy::{Family, Policy, ThresholdKind};
 use crate::block::{Block, block_of, is_enough, is_loaded, keep_larger};
 use crate::deviation::{Bars, Line, has_lasted, is_fault};
 use crate::peers::{Group, Members};
-use crate::server::{Latches, Observation, ServerState};
+use crate::server::{Latches, Observation, Report, ServerState};
 use crate::signal::{SignalState, is_relative, key};
 use crate::tick::{Tick, groups, reason_pressures, scales};
 use crate::{UNKNOWN_INTERVALS, WINDOW_INTERVALS, seconds32};
@@ -23,10 +23,7 @@ use crate::{UNKNOWN_INTERVALS, WINDOW_INTERVALS, seconds32};
 const BLOCK: usize = 512;
 
 /// The version written in front of the state.
-const STATE_VERSION: u8 = 1;
-
-/// A clock further ahead than this is wrong, seconds.
-const CLOCK_SKEW_SECONDS: f32 = 5.0;
+const STATE_VERSION: u8 = 2;
 
 /// What happened since the process started, for metrics. Not part of the content, hence not of the binary form.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -93,6 +90,13 @@ impl HealthState {
             (*server, *latches) = Default::default();
         }
         self.signals.iter_mut().for_each(|signal| signal.remove(slot));
+    }
+
+    /// Forgets what was usual in a pool, so that its place can be given to another.
+    pub fn forget_pool(&mut self, pool: usize) {
+        for baseline in self.signals.iter_mut().filter_map(|signal| signal.pools.get_mut(pool)) {
+            *baseline = Default::default();
+        }
     }
 
     /// What happened since the process started.
@@ -255,17 +259,18 @@ impl HealthState {
                     (last_seen[place], last_pressure[place]) = (tick.now, pressures[place]);
                     continue;
                 }
+                let was_bad = last_pressure[place] >= tick.bad_from(from + place, spec);
                 let status = if !values[place].is_nan() {
                     last_seen[place] = tick.now;
                     last_pressure[place] = f32::NAN;
                     SignalStatus::Insufficient
                 } else {
-                    tick.vanished(from + place, last_seen[place], last_pressure[place], &mut self.counters)
+                    tick.vanished(from + place, last_seen[place], was_bad, &mut self.counters)
                 };
                 statuses[place] = status as u8;
                 let kept = if status == SignalStatus::Held { last_pressure[place] } else { f32::NAN };
                 (pressures[place], state_pressures[place]) = (kept, kept);
-                let is_lost = values[place].is_nan() && status != SignalStatus::Held && last_pressure[place] >= 1.0;
+                let is_lost = values[place].is_nan() && status != SignalStatus::Held && was_bad;
                 block.lost[place] |= is_lost && load && spec.throttle;
             }
             for ((all, ok), status) in weights.iter_mut().zip(weights_ok.iter_mut()).zip(statuses.iter()) {
@@ -280,16 +285,17 @@ impl HealthState {
                 let threshold = tick.thresholds(signal, rules[place])[1];
                 let pressure = pressure.max(2.0);
                 block.fatal[place] = true;
-                block.faults[place] = block.faults[place].max(pressure);
+                if pressure > block.faults[place] {
+                    (block.faults[place], block.fault_signals[place]) = (pressure, signal as u32);
+                }
                 block.causes.push((place as u32, signal as u16, ReasonKind::Fatal, threshold, pressure));
             }
             return;
         }
         let family = spec.family as usize;
         keep_larger(&mut block.families[family], &mut block.family_signals[family], pressures, signal as u32);
-        for (largest, pressure) in block.state_families[family].iter_mut().zip(state_pressures.iter()) {
-            *largest = largest.max(*pressure);
-        }
+        let (largest, signals) = (&mut block.state_families[family], &mut block.state_family_signals[family]);
+        keep_larger(largest, signals, state_pressures, signal as u32);
         if load && spec.throttle {
             keep_larger(&mut block.throttle, &mut block.throttle_signals, pressures, signal as u32);
         }
@@ -357,11 +363,11 @@ impl HealthState {
                     (true, since) => since,
                 };
                 if let Some(pressure) = found
-                    && has_lasted(*since, tick.now, block.windows[place])
+                    && has_lasted(*since, tick.now, tick.window_seconds(slot, signal, block.windows[place]))
                 {
                     // A deviation of cpu or memory says that work is spread unevenly; its pressure is the signal's own.
                     let pressure = if is_fault(spec.family) {
-                        block.faults[place] = block.faults[place].max(pressure);
+                        block.add_fault(place, signal, pressure);
                         pressure
                     } else {
                         own_pressure
@@ -395,11 +401,34 @@ impl HealthState {
         out: &mut HealthFrame,
     ) {
         let load_families = &Family::ALL[..Family::Errors as usize];
-        let largest = |families: &[Vec<f32>; Family::ALL.len()]| {
-            let worst = load_families.iter().map(|f| families[*f as usize][place]).fold(f32::NEG_INFINITY, f32::max);
-            if worst == f32::NEG_INFINITY { f32::NAN } else { worst }
+        // The largest pressure, and the signal that it is of.
+        let largest = |families: &[Vec<f32>; Family::ALL.len()], signals: &[Vec<u32>; Family::ALL.len()]| {
+            let (mut worst, mut of) = (f32::NEG_INFINITY, u32::from(Reason::NO_SIGNAL));
+            for family in load_families {
+                let (pressure, signal) = (families[*family as usize][place], signals[*family as usize][place]);
+                if pressure > worst {
+                    (worst, of) = (pressure, signal);
+                }
+            }
+            (if worst == f32::NEG_INFINITY { f32::NAN } else { worst }, of as usize)
         };
+        let (control, control_signal) = largest(&block.families, &block.family_signals);
+        let (state, state_signal) = largest(&block.state_families, &block.state_family_signals);
         let errors = block.families[Family::Errors as usize][place];
+        let fault_signal = if errors >= block.faults[place] {
+            block.family_signals[Family::Errors as usize][place]
+        } else {
+            block.fault_signals[place]
+        };
+        let report = |signal: usize| {
+            let status = out.signal_status.get(signal).and_then(|column| column.get(slot));
+            let is_ok = status == Some(&(SignalStatus::Ok as u8));
+            let age = tick.frames.get(signal).filter(|_| is_ok).and_then(|frame| frame.age_seconds.get(slot));
+            Report {
+                age_seconds: age.copied().unwrap_or(f32::NAN),
+                slow_seconds: tick.servers.slow_seconds(slot, signal).unwrap_or(0.0),
+            }
+        };
         let over = block.families.iter().filter(|family| family[place] >= 1.0).count();
         let health = &tick.policy.health;
         let interval_seconds = tick.servers.interval_seconds[slot];
@@ -409,11 +438,15 @@ impl HealthState {
             interval_seconds,
             window_seconds: block.windows[place],
             unknown_seconds: (UNKNOWN_INTERVALS * interval_seconds).max(health.unknown_after_seconds as f32),
-            control: largest(&block.families),
-            state: largest(&block.state_families),
+            control,
+            control_report: report(control_signal),
+            state,
+            state_report: report(state_signal),
             confirmed: over >= 2 || errors >= 1.0 || block.families[Family::Latency as usize][place] >= 1.0,
             fault: block.faults[place].max(errors),
+            fault_report: report(fault_signal as usize),
             fatal: block.fatal[place],
+            data_flags: tick.servers.data_flags(slot),
         };
         let (server, latches) = (&mut self.servers[slot], &mut self.latches[slot]);
         server.step(&seen, latches, &mut self.counters);
@@ -432,12 +465,11 @@ impl HealthState {
         };
         let throttle = block.throttle[place];
         let has_throttle = !stale && throttle > f32::NEG_INFINITY;
-        let mut flags = 0;
+        let mut flags = server.data_flags(&seen);
         for (bit, is_set) in [
             (flag::FLAPPING, latches.is_closed(tick.now)),
             (flag::LOST_SIGNAL, block.lost[place]),
             (flag::SILENT, seen.age_seconds.is_nan() || seen.age_seconds > health.silent_seconds as f32),
-            (flag::CLOCK_SKEW, seen.age_seconds < -CLOCK_SKEW_SECONDS),
         ] {
             flags |= if is_set { bit } else { 0 };
         }
@@ -510,11 +542,12 @@ impl HealthState {
     /// # Errors
     /// If the bytes are damaged or of a newer version.
     pub fn decode(input: &mut Decoder<'_>) -> Result<Self, DecodeError> {
-        if input.get_u8()? != STATE_VERSION {
+        let version = input.get_u8()?;
+        if !(1..=STATE_VERSION).contains(&version) {
             return Err(input.error("version of the state of health"));
         }
-        let slots = input.get_length(ServerState::BYTES, "servers")?;
-        let (servers, latches) = (0..slots).map(|_| ServerState::decode(input)).collect::<Result<_, _>>()?;
+        let slots = input.get_length(ServerState::BYTES_MIN, "servers")?;
+        let (servers, latches) = (0..slots).map(|_| ServerState::decode(version, input)).collect::<Result<_, _>>()?;
         let signals = (0..input.get_length(28, "signals")?)
             .map(|_| SignalState::decode(input, slots))
             .collect::<Result<Vec<_>, _>>()?;

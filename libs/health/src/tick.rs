@@ -10,7 +10,7 @@ use crate::pressure::{PRESSURE_MAX, Scale};
 use crate::reason::{Causes, REASONS_MAX};
 use crate::server::Observation;
 use crate::signal::{SignalState, is_relative};
-use crate::{HealthCounters, UNKNOWN_INTERVALS, span32};
+use crate::{HealthCounters, UNKNOWN_INTERVALS, WINDOW_INTERVALS, span32};
 
 /// The arguments of a step, and what follows from them once.
 pub(crate) struct Tick<'a> {
@@ -66,12 +66,27 @@ impl Tick<'_> {
         demanded.clamp(1, self.policy.windows.baseline_seconds.max(1)) as f32
     }
 
-    /// Standing of a signal that has no value at this tick.
+    /// The control window of a signal on a server whose own is `window_seconds`.
+    pub(crate) fn window_seconds(&self, slot: usize, signal: usize, window_seconds: f32) -> f32 {
+        self.servers
+            .slow_seconds(slot, signal)
+            .map_or(window_seconds, |slow| window_seconds.max(WINDOW_INTERVALS * slow))
+    }
+
+    /// The pressure from which a signal is bad news: where it drives the throttle, the lowest set-point of the server's
+    /// rule, for a class is cut from there on; else the overloaded line.
+    pub(crate) fn bad_from(&self, slot: usize, spec: &SignalSpec) -> f32 {
+        let throttles = spec.throttle && spec.family != Family::Errors && !spec.fatal;
+        let rule = usize::from(self.servers.rule[slot]);
+        if throttles { self.reason_pressures.get(rule).copied().unwrap_or(1.0) } else { 1.0 }
+    }
+
+    /// Standing of a signal that has no value at this tick; `was_bad` when it had one last.
     pub(crate) fn vanished(
         &self,
         slot: usize,
         last_seen: u32,
-        last_pressure: f32,
+        was_bad: bool,
         counters: &mut HealthCounters,
     ) -> SignalStatus {
         if last_seen == 0 {
@@ -79,7 +94,7 @@ impl Tick<'_> {
         }
         let gone = self.now.saturating_sub(last_seen);
         let held_seconds = span32(self.policy.health.held_seconds);
-        if last_pressure >= 1.0 {
+        if was_bad {
             let is_first = gone as f32 <= self.seconds;
             counters.held += u64::from(is_first);
             if gone <= held_seconds {
@@ -125,7 +140,7 @@ impl Tick<'_> {
                 value: value_at(frame.map(|frame| &frame.control), slot),
                 threshold,
                 pressure,
-                window_seconds: seen.window_seconds,
+                window_seconds: self.window_seconds(slot, signal, seen.window_seconds),
                 samples: frame.and_then(|frame| frame.samples.get(slot)).copied().unwrap_or(0),
                 age_seconds: frame.and_then(|frame| frame.age_seconds.get(slot)).copied().unwrap_or(f32::NAN),
             }

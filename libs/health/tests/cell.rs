@@ -90,10 +90,21 @@ fn a_signal_that_vanishes_above_its_set_point_is_held_then_lost() {
 #[test]
 fn a_signal_that_vanishes_below_its_set_point_is_only_missing() {
     let mut cell = Cell::new(policy(vec![cpu(), signal("disk", Family::Disk), signal("never", Family::Queue)]), 1);
-    cell.run_one(4, &[1.2, 1.9, f64::NAN]);
+    cell.run_one(4, &[1.2, 1.6, f64::NAN]);
     let frame = cell.run_one(1, &[1.2, f64::NAN, f64::NAN]);
     assert_eq!([status(frame, 1, 0), status(frame, 2, 0)], [SignalStatus::Missing, SignalStatus::Absent]);
     assert_eq!((frame.confidence[0], frame.flags[0]), (0.5, 0), "what was never reported does not count");
+}
+
+#[test]
+fn the_set_point_that_a_vanished_signal_is_held_above_is_the_lowest_of_the_classes() {
+    // Pressure 0.9 cuts the class whose set-point is 0.7; what throttles nothing is held from the overloaded line on.
+    let full = SignalSpec { throttle: false, ..signal("full", Family::Disk) };
+    let mut cell = Cell::new(policy(vec![cpu(), signal("disk", Family::Disk), full]), 1);
+    cell.run_one(4, &[1.2, 1.9, 1.9]);
+    let frame = cell.run_one(1, &[1.2, f64::NAN, f64::NAN]);
+    assert_eq!([status(frame, 1, 0), status(frame, 2, 0)], [SignalStatus::Held, SignalStatus::Missing]);
+    assert_eq!(cell.run_one(30, &[1.2, f64::NAN, f64::NAN]).flags[0], flag::LOST_SIGNAL);
 }
 
 #[test]

@@ -22,6 +22,40 @@ pub struct ServerFrame {
     pub age_seconds: Vec<f32>,
     /// Interval at which the server reports, seconds; NaN while unknown.
     pub interval_seconds: Vec<f32>,
+    /// The signals that report more rarely than their server, sorted by slot and signal.
+    pub slow: Vec<SlowSignal>,
+    /// What is wrong with the data of a server, as bits of [`flag`], sorted by slot: of [`flag::CLOCK_SKEW`] and
+    /// [`flag::NOT_A_NUMBER`] what came since the last tick.
+    pub data_flags: Vec<(u32, u16)>,
+}
+
+impl ServerFrame {
+    /// What is wrong with the data of a server: its bits among [`Self::data_flags`].
+    pub fn data_flags(&self, slot: usize) -> u16 {
+        let found = self.data_flags.binary_search_by_key(&(slot as u32), |(slot, _)| *slot);
+        found.map_or(0, |at| self.data_flags[at].1)
+    }
+
+    /// The interval of a signal that reports more rarely than its server, seconds.
+    pub fn slow_seconds(&self, slot: usize, signal: usize) -> Option<f32> {
+        if self.slow.is_empty() {
+            return None;
+        }
+        let place = |slow: &SlowSignal| (slow.slot as usize, usize::from(slow.signal));
+        let at = self.slow.binary_search_by(|slow| place(slow).cmp(&(slot, signal))).ok()?;
+        Some(self.slow[at].interval_seconds)
+    }
+}
+
+/// A signal of a server whose values come from a sender slower than the fastest of that server.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SlowSignal {
+    /// The slot of the server.
+    pub slot: u32,
+    /// Index of the signal in the policy.
+    pub signal: u16,
+    /// Interval of the slowest input that its value was made of, seconds.
+    pub interval_seconds: f32,
 }
 
 /// The values of one signal at a tick. Columns may be shared with those of an input.
@@ -148,6 +182,12 @@ pub mod flag {
     pub const SILENT: u16 = 4;
     /// The server's clock is ahead of the tick by more than the bound.
     pub const CLOCK_SKEW: u16 = 8;
+    /// Values that are no finite numbers came, and were refused.
+    pub const NOT_A_NUMBER: u16 = 16;
+    /// A sensor that has moved before repeats one value.
+    pub const FLAT_SENSOR: u16 = 32;
+    /// Two writers report one counter, or intervals that overlap.
+    pub const OVERLAPPING_WRITERS: u16 = 64;
 }
 
 /// Why a reason is a reason.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use headroom_model::CellSnapshot;
-use headroom_model::frame::{FaultState, LoadState, Placement, SignalStatus};
+use headroom_model::frame::{FaultState, LoadState, Placement, SignalStatus, flag};
 
 /// How far a value may be from the one after `~`: a tenth of it, or this.
 const TOLERANCE: f64 = 0.02;
@@ -59,6 +59,19 @@ fn value(snapshot: &CellSnapshot, row: usize, name: &str) -> String {
         "placement" => Placement::ALL[usize::from(health.placement[row])].as_str().to_owned(),
         "pool" => snapshot.servers.pools[snapshot.servers.pool[row] as usize].to_string(),
         "aliases" => snapshot.servers.aliases[row].join(","),
+        "flags" => {
+            let names = [
+                (flag::FLAPPING, "flapping"),
+                (flag::LOST_SIGNAL, "lost_signal"),
+                (flag::SILENT, "silent"),
+                (flag::CLOCK_SKEW, "clock_skew"),
+                (flag::NOT_A_NUMBER, "not_a_number"),
+                (flag::FLAT_SENSOR, "flat_sensor"),
+                (flag::OVERLAPPING_WRITERS, "overlapping_writers"),
+            ];
+            let set = names.iter().filter(|(bit, _)| health.flags[row] & bit != 0).map(|(_, name)| *name);
+            set.collect::<Vec<_>>().join(",")
+        }
         "age" => number(snapshot.age_seconds[row]),
         "reason" => snapshot.reasons(row).first().map_or_else(
             || "none".to_owned(),

@@ -306,6 +306,7 @@ impl ThrottleState {
             _ => i64::MIN,
         };
         let tick_seconds = step.tick_seconds.max(1) as f64;
+        let interval = servers.slow_seconds(slot, binding).unwrap_or(interval);
         let usual = if interval.is_finite() { f64::from(interval).max(tick_seconds) } else { tick_seconds };
         // To observe is one step from a fraction of 1, whenever it is asked for: the same report gives the same answer.
         let (is_new, elapsed) = if mode == MODE_ENFORCE {
@@ -425,7 +426,9 @@ impl Situation<'_> {
             }
         };
         if let Some(silent_seconds) = self.silent_seconds {
-            let holds = silent_seconds < spec.on_expiry.hold_seconds;
+            // Silence is the least of knowledge, and little knowledge never tightens: what is not limited stays so. One dead
+            // collector would else throttle all that it speaks for.
+            let holds = silent_seconds < spec.on_expiry.hold_seconds || !is_limited;
             return if holds { stay(DecisionReason::NoData) } else { to_safe(DecisionReason::NoData) };
         }
         if self.has_lost && is_limited && fraction > safe.max(spec.floor) {

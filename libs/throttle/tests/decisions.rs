@@ -133,21 +133,24 @@ fn too_little_knowledge_never_tightens_and_may_relax() {
 }
 
 #[test]
-fn a_silent_server_holds_then_ramps_to_its_safe_value() {
+fn a_silent_server_holds_then_ramps_what_is_limited_to_its_safe_value() {
     let mut script = Script::new(ENFORCE);
+    let cut = script.run(1, 1.0, DISCRETIONARY).0;
     script.frames.servers.age_seconds[0] = 41.0;
-    assert_eq!(script.run(3, f32::NAN, DISCRETIONARY), (1.0, DecisionReason::NoData), "holds for 30 s");
+    assert_eq!(script.run(3, f32::NAN, DISCRETIONARY), (cut, DecisionReason::NoData), "holds for 30 s");
     let (fraction, _) = script.run(3, f32::NAN, DISCRETIONARY);
-    assert!(is_near(fraction, 0.9), "20 % a minute: {fraction}");
+    assert!(is_near(fraction, cut - 0.1), "20 % a minute: {fraction}");
     assert!(is_near(script.run(60, f32::NAN, DISCRETIONARY).0, 0.1));
+    assert_eq!(script.run(1, f32::NAN, INTERNAL), (1.0, DecisionReason::NoData), "was not limited");
     assert_eq!(script.run(1, f32::NAN, CUSTOMER).0, 1.0, "its safe value is 1");
     script.frames.servers.age_seconds[0] = 1.0;
     assert!(is_near(script.run(5, f32::NAN, DISCRETIONARY).0, 0.1), "reports without a load signal: holds");
 
     let mut learning = Script::new(ENFORCE);
+    let cut = learning.run(1, 1.0, DISCRETIONARY).0;
     learning.learning = true;
     learning.frames.servers.age_seconds[0] = f32::INFINITY;
-    assert_eq!(learning.run(20, f32::NAN, DISCRETIONARY), (1.0, DecisionReason::Learning));
+    assert_eq!(learning.run(20, f32::NAN, DISCRETIONARY), (cut, DecisionReason::Learning));
 }
 
 #[test]

@@ -65,6 +65,20 @@ pub struct WindowBatch {
     pub inputs: Vec<InputColumns>,
     /// For each server what is known of it.
     pub servers: ServerColumns,
+    /// Inputs that report more rarely than their server by more than a quarter, by slot and input.
+    pub slow: Vec<SlowInput>,
+}
+
+/// An input of a server whose value comes from a sender slower than the fastest of that server. Most servers have none,
+/// hence a list and not a column.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SlowInput {
+    /// The slot of the server.
+    pub slot: u32,
+    /// Index of the input in the policy.
+    pub input: u16,
+    /// Its reporting interval, seconds.
+    pub interval_seconds: f32,
 }
 
 /// Memory of columns that are no longer read.

@@ -11,10 +11,8 @@ use headroom_model::policy::{LaneMatcher, Policy};
 use headroom_model::{Resource, SeriesKind};
 
 use crate::config::{SAMPLES_PER_ROW_MAX, WindowConfig, WindowLimits};
-use crate::histogram::{Buckets, HistogramRow, Snapshot};
-use crate::ingest::window_ms;
-use crate::numeric::stretch_ms;
-use crate::samples::{Cut, Row, flag};
+use crate::histogram::{Buckets, HistogramRow, Snapshot, snapshots_max};
+use crate::samples::{Row, flag};
 use crate::series::{NO_LANES, SeriesTable};
 use crate::store::{Entry, HISTOGRAM, NO_SLOT, REFUSED, ResourceId, ResourceState, UNMATCHED, WindowStore};
 
@@ -140,12 +138,7 @@ impl WindowStore {
     }
 
     fn encode_row(&self, row: &Row, out: &mut Encoder) {
-        let cut = self.last_tick_ms.filter(|_| row.interval_ms != 0 && !row.kind.is_delta()).map(|tick_ms| {
-            let windows = &self.policy.windows;
-            let longest = window_ms(windows.state_seconds).max(window_ms(windows.control_seconds));
-            Cut { from: (tick_ms as u32).wrapping_sub(longest.max(stretch_ms(row.interval_ms))), tick: tick_ms as u32 }
-        });
-        let first = cut.map_or(0, |cut| self.samples.stale(row, cut));
+        let first = self.cut(row).map_or(0, |cut| self.samples.stale(row, cut));
         let view = self.samples.view(row);
         out.put_u8(row.flags);
         out.put_u32(row.interval_ms);
@@ -163,10 +156,10 @@ impl WindowStore {
 
     fn decode_entry(&mut self, id: u32, resource: &Resource, input: &mut Decoder<'_>) -> Result<Entry, DecodeError> {
         let series = input.get_u32()?;
-        let kind = match self.series.get_mut(series) {
+        let (kind, snapshots_max) = match self.series.get_mut(series) {
             Some(known) => {
                 known.resources += 1;
-                known.series.kind
+                (known.series.kind, snapshots_max(&known.series))
             }
             None => return Err(input.error("series of a row")),
         };
@@ -176,7 +169,7 @@ impl WindowStore {
             ROW_REFUSED => REFUSED,
             ROW_NUMERIC if !kind.is_histogram() => self.decode_row(id, kind, input)?,
             ROW_HISTOGRAM if kind.is_histogram() => {
-                self.histograms.push(Some(decode_histogram(id, series, kind, input)?));
+                self.histograms.push(Some(decode_histogram(id, series, (kind, snapshots_max), input)?));
                 (self.histograms.len() - 1) as u32 | HISTOGRAM
             }
             _ => return Err(input.error("kind of row")),
@@ -230,7 +223,7 @@ fn encode_histogram(row: &HistogramRow, out: &mut Encoder) {
 fn decode_histogram(
     resource: u32,
     series: u32,
-    kind: SeriesKind,
+    (kind, snapshots_max): (SeriesKind, usize),
     input: &mut Decoder<'_>,
 ) -> Result<HistogramRow, DecodeError> {
     let mut row = HistogramRow {
@@ -242,6 +235,7 @@ fn decode_histogram(
         seen_ms: input.get_i64()?,
         floor_ms: input.get_i64()?,
         snapshots: Vec::new(),
+        snapshots_max,
     };
     for _ in 0..input.get_length(17, "histograms")? {
         let (time_ms, start_ms) = (input.get_i64()?, input.get_i64()?);

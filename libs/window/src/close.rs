@@ -11,9 +11,9 @@ use headroom_model::policy::{Fold, WindowFunction};
 use headroom_model::{SeriesKind, Timestamp};
 use rustc_hash::FxHashSet;
 
-use crate::batch::{InputColumns, NO_SOURCE, Quality, WindowBatch};
+use crate::batch::{InputColumns, NO_SOURCE, Quality, SlowInput, WindowBatch};
 use crate::chunked::Chunked;
-use crate::config::{FLAT_SAMPLES, ROW_SILENT_MS, WindowCounters};
+use crate::config::{FLAT_SAMPLES, REPORTS_MISSED_MAX, ROW_SILENT_MS, WindowCounters};
 use crate::fold::{InputFold, InputValues, merges};
 use crate::histogram::{HistogramRow, HistogramSum};
 use crate::ingest::window_ms;
@@ -23,7 +23,7 @@ use crate::numeric::{
 };
 use crate::output::{BLOCK, Output};
 use crate::plain::{self, LastTimes};
-use crate::samples::{RANGE_MS, Row, Samples, flag};
+use crate::samples::{Cut, RANGE_MS, Row, Samples, flag};
 use crate::series::SeriesTable;
 use crate::store::{HISTOGRAM, InputPlan, ResourceState, WindowStore};
 use crate::sweep;
@@ -60,6 +60,8 @@ impl WindowStore {
             last_times: LastTimes::none(),
             scratch: Scratch::default(),
             fold: InputFold::default(),
+            folded: Vec::new(),
+            slow: Vec::new(),
         };
         for from in (0..slots).step_by(BLOCK) {
             let in_block = BLOCK.min(slots - from);
@@ -67,17 +69,23 @@ impl WindowStore {
             for at in 0..in_block {
                 let Some(server) = self.servers.get(from + at) else { break };
                 if server.lanes_len > 0 {
-                    let seen = pass.server(self.lanes.of(server), &mut output, at);
+                    let lanes = self.lanes.of(server);
+                    let seen = pass.server(lanes, &mut output, at);
+                    if seen.slowest_ms > seen.interval_ms.saturating_add(seen.interval_ms / 4) {
+                        pass.note_slow(lanes, (from + at) as u32, seen.interval_ms);
+                    }
                     output.put_server(from, at, (seen.newest_ms, seen.interval_ms, seen.coverage()), seen.quality);
                 }
             }
             output.end_block(in_block);
         }
-        let (counters, expired) = (pass.counters, pass.expired);
+        let (counters, expired, slow) = (pass.counters, pass.expired, pass.slow);
         self.counters.add(&counters);
         self.free_expired(&expired);
         self.last_tick_ms = Some(self.last_tick_ms.map_or(tick_ms, |last| last.max(tick_ms)));
-        output.finish(tick, self.schema.clone())
+        let mut batch = output.finish(tick, self.schema.clone())?;
+        batch.slow = slow;
+        Ok(batch)
     }
 
     /// Gives back a batch, so that the next tick writes into memory that it has touched before. What somebody still holds
@@ -179,10 +187,18 @@ fn forget_row(row: u32, rows: &mut Chunked<Row>, histograms: &mut [Option<Histog
     }
 }
 
+/// Whether a row is still waited for: its sender has not ended it and has not missed so many reports that it is silent.
+/// Its windows are shorter than that, and the interval is what the misses are counted by.
+fn is_awaited(tick_ms: i64, newest_ms: Option<i64>, ended: bool, interval_ms: u32) -> bool {
+    let patience_ms = i64::from(interval_ms) * REPORTS_MISSED_MAX;
+    !ended && newest_ms.is_some_and(|newest_ms| tick_ms - newest_ms <= patience_ms)
+}
+
 /// What a tick finds out about a server.
 struct ServerSeen {
     newest_ms: i64,
     interval_ms: u32,
+    slowest_ms: u32,
     observed: f64,
     expected: f64,
     quality: Quality,
@@ -193,6 +209,7 @@ impl ServerSeen {
     #[inline(always)]
     fn add(&mut self, interval_ms: u32, expected: f64, observed: usize) {
         self.interval_ms = self.interval_ms.min(interval_ms);
+        self.slowest_ms = self.slowest_ms.max(interval_ms);
         self.expected += expected;
         self.observed += (observed as f64).min(expected);
     }
@@ -207,6 +224,7 @@ struct RowSeen {
     resource: u32,
     newest_ms: Option<i64>,
     interval_ms: u32,
+    /// It has samples in its state window, or the next one is still waited for.
     alive: bool,
     observed: usize,
     control_ms: u32,
@@ -231,6 +249,9 @@ struct Pass<'a> {
     last_times: LastTimes,
     scratch: Scratch,
     fold: InputFold,
+    /// Inputs of the present server that were folded of several rows, and their intervals.
+    folded: Vec<(u16, u32)>,
+    slow: Vec<SlowInput>,
 }
 
 impl Pass<'_> {
@@ -238,10 +259,12 @@ impl Pass<'_> {
         let mut seen = ServerSeen {
             newest_ms: i64::MIN,
             interval_ms: u32::MAX,
+            slowest_ms: 0,
             observed: 0.0,
             expected: 0.0,
             quality: Quality::default(),
         };
+        self.folded.clear();
         let mut at = 0;
         while let Some(first) = lanes.get(at) {
             let input = first.input;
@@ -252,13 +275,13 @@ impl Pass<'_> {
                 let (values, newest_ms) = self.numeric_row(first, plan, &mut seen);
                 let source = if values.control.is_nan() && values.state.is_nan() { NO_SOURCE } else { first.source };
                 let samples = if values.control.is_nan() { 0 } else { values.samples };
-                let values = InputValues { control: values.control, state: values.state, samples, source };
+                let values = InputValues { control: values.control, state: values.state, samples, source, newest_ms };
                 output.put_input(usize::from(input), slot, &values, self.age_seconds(newest_ms));
                 at += 1;
                 continue;
             }
-            let mut newest_ms = i64::MIN;
             while let Some(group) = lanes.get(at).filter(|lane| lane.input == input) {
+                let mut newest_ms = i64::MIN;
                 while let Some(lane) = lanes.get(at) {
                     if (lane.input, lane.source, lane.sender) != (input, group.source, group.sender) {
                         break;
@@ -266,6 +289,7 @@ impl Pass<'_> {
                     let newest = if lane.row & HISTOGRAM == 0 {
                         let (values, newest_ms) = self.numeric_row(lane, plan, &mut seen);
                         self.fold.add(values.control, values.state, values.samples);
+                        self.fold.add_interval(self.rows[lane.row as usize].interval_ms);
                         newest_ms
                     } else {
                         self.histogram_row(lane, plan, &mut seen)
@@ -273,12 +297,33 @@ impl Pass<'_> {
                     newest_ms = newest_ms.max(newest);
                     at += 1;
                 }
-                self.fold.end_group(plan, group.source, group.sender);
+                self.fold.end_group(plan, group.source, group.sender, newest_ms);
             }
+            self.folded.push((input, self.fold.take_interval_ms()));
             let values = self.fold.finish(plan);
-            output.put_input(usize::from(input), slot, &values, self.age_seconds(newest_ms));
+            output.put_input(usize::from(input), slot, &values, self.age_seconds(values.newest_ms));
         }
         seen
+    }
+
+    /// Notes which inputs of a server come from slower senders than its fastest.
+    #[cold]
+    fn note_slow(&mut self, lanes: &[LaneEntry], slot: u32, interval_ms: u32) {
+        let mut folded = self.folded.iter().peekable();
+        let mut last = None;
+        for lane in lanes {
+            if last.replace(lane.input) == Some(lane.input) {
+                continue;
+            }
+            let own_ms = match folded.next_if(|(input, _)| *input == lane.input) {
+                Some((_, own_ms)) => *own_ms,
+                None => self.rows[lane.row as usize].interval_ms,
+            };
+            if own_ms != u32::MAX && own_ms > interval_ms.saturating_add(interval_ms / 4) {
+                let interval_seconds = own_ms as f32 / 1_000.0;
+                self.slow.push(SlowInput { slot, input: lane.input, interval_seconds });
+            }
+        }
     }
 
     #[inline]
@@ -392,9 +437,21 @@ impl Pass<'_> {
         }
         let view = self.samples.view(row);
         let fresh = interval_of(&view, extent.end);
+        let mut extent = *extent;
         if fresh != 0 && fresh.abs_diff(row.interval_ms) > row.interval_ms / 16 {
+            if fresh > row.interval_ms && row.interval_ms != 0 && !row.is_wide() && self.times.last_tick_ms > i64::MIN {
+                // Windows grow from the next tick on. What the shorter ones could read no more may be gone already, where
+                // the store was written and read back since: so it goes everywhere.
+                let span_ms = self.times.state_ms.max(stretch_ms(row.interval_ms));
+                let last = self.times.last_tick_ms as u32;
+                let stale = self.samples.stale(row, Cut { from: last.wrapping_sub(span_ms), tick: last });
+                self.samples.forget_oldest(row, stale);
+                extent.forget(stale);
+            }
             row.interval_ms = fresh;
         }
+        let extent = &extent;
+        let view = self.samples.view(row);
         let alive = extent.state < extent.end && !ended;
         if row.kind == SeriesKind::Gauge && alive {
             let first = needed_from(extent);
@@ -440,7 +497,7 @@ impl Pass<'_> {
             resource: row.resource,
             newest_ms,
             interval_ms: row.interval_ms,
-            alive,
+            alive: alive || is_awaited(self.times.tick_ms, newest_ms, ended, row.interval_ms),
             observed: extent.end - extent.control,
             control_ms: extent.control_ms,
             future,
@@ -495,6 +552,7 @@ impl Pass<'_> {
             (histogram_value(plan.function, &control), histogram_value(plan.function, &state))
         };
         self.fold.add(control_value, state_value, control.samples);
+        self.fold.add_interval(self.histograms[at].as_ref().map_or(0, |row| row.interval_ms));
         if lane.last_of_row {
             self.finish_histogram_row(lane.row, end, ended, newest_ms, &control, seen);
         }
@@ -551,7 +609,7 @@ impl Pass<'_> {
             resource: row.resource,
             newest_ms,
             interval_ms: row.interval_ms,
-            alive: state < end && !ended,
+            alive: (state < end && !ended) || is_awaited(self.times.tick_ms, newest_ms, ended, row.interval_ms),
             observed: control.samples as usize,
             control_ms: self.times.control_ms.max(stretch_ms(interval_ms)),
             future,

@@ -23,8 +23,18 @@ pub const SENDERS_REPORT_MAX: usize = 8;
 /// A row that has been silent for its window and this long is freed: processes come and go.
 pub const ROW_SILENT_MS: i64 = 3_600_000;
 
+/// Buckets of all snapshots that a histogram row keeps, 256 KiB of counts: so many fewer snapshots, the more buckets each
+/// of them has. Exponential ones vary; they are taken to have [`EXPONENTIAL_BUCKETS`].
+pub const BUCKETS_PER_ROW_MAX: usize = 32_768;
+
+/// Twice what SDKs send of an exponential histogram at most.
+pub const EXPONENTIAL_BUCKETS: usize = 320;
+
 /// Longest reporting interval a window stretches to.
 pub const INTERVAL_MAX_MS: u32 = 3_600_000;
+
+/// So many missed reports make a row's interval no longer the interval of its server.
+pub const REPORTS_MISSED_MAX: i64 = 4;
 
 /// How many identical samples in a row make a sensor that has moved before suspect.
 pub const FLAT_SAMPLES: u32 = 10;

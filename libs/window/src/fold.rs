@@ -134,6 +134,13 @@ pub struct InputFold {
     group_samples: u32,
     source: u8,
     state_source: u8,
+    /// Newest samples: of the groups that contributed to the windows, and of all; `i64::MIN` = none.
+    newest_ms: i64,
+    state_newest_ms: i64,
+    any_newest_ms: i64,
+    /// Smallest intervals: of the rows of the present group, and of the groups that contributed; `u32::MAX` = none.
+    group_interval_ms: u32,
+    interval_ms: u32,
 }
 
 impl Default for InputFold {
@@ -145,6 +152,11 @@ impl Default for InputFold {
             group_samples: 0,
             source: NO_SOURCE,
             state_source: NO_SOURCE,
+            newest_ms: i64::MIN,
+            state_newest_ms: i64::MIN,
+            any_newest_ms: i64::MIN,
+            group_interval_ms: u32::MAX,
+            interval_ms: u32::MAX,
         }
     }
 }
@@ -156,6 +168,8 @@ pub struct InputValues {
     pub state: f64,
     pub samples: u32,
     pub source: u8,
+    /// Time of the newest sample that the value is made of; where there is no value, of any. `i64::MIN` = none.
+    pub newest_ms: i64,
 }
 
 impl InputFold {
@@ -167,24 +181,46 @@ impl InputFold {
         self.group_samples += samples;
     }
 
+    /// Notes the interval of a row of the present group.
+    #[inline]
+    pub fn add_interval(&mut self, interval_ms: u32) {
+        if interval_ms != 0 {
+            self.group_interval_ms = self.group_interval_ms.min(interval_ms);
+        }
+    }
+
+    /// The interval of what has contributed since the last call; `u32::MAX` = unknown.
+    #[inline]
+    pub fn take_interval_ms(&mut self) -> u32 {
+        std::mem::replace(&mut self.interval_ms, u32::MAX)
+    }
+
     /// Where a histogram row of the present group adds its buckets: control, state.
     pub fn buckets(&mut self) -> (&mut ExpHistogram, &mut ExpHistogram) {
         (&mut self.control.buckets, &mut self.state.buckets)
     }
 
-    /// Ends the present group: a sender's rows of one source.
+    /// Ends the present group: a sender's rows of one source, whose newest sample is of `newest_ms`. Of a group that
+    /// lost that is no news: the value would seem to be as young as the reports of a sender that nobody listens to.
     #[inline]
-    pub fn end_group(&mut self, plan: &InputPlan, source: u8, sender: u16) {
+    pub fn end_group(&mut self, plan: &InputPlan, source: u8, sender: u16, newest_ms: i64) {
+        self.any_newest_ms = self.any_newest_ms.max(newest_ms);
         if self.control.end_group(plan, sender) {
             self.samples += self.group_samples;
+            self.newest_ms = self.newest_ms.max(newest_ms);
+            self.interval_ms = self.interval_ms.min(self.group_interval_ms);
             if self.source == NO_SOURCE {
                 self.source = source;
             }
         }
-        if self.state.end_group(plan, sender) && self.state_source == NO_SOURCE {
-            self.state_source = source;
+        if self.state.end_group(plan, sender) {
+            self.state_newest_ms = self.state_newest_ms.max(newest_ms);
+            if self.state_source == NO_SOURCE {
+                self.state_source = source;
+            }
         }
         self.group_samples = 0;
+        self.group_interval_ms = u32::MAX;
     }
 
     /// Ends the input.
@@ -197,6 +233,9 @@ impl InputFold {
         if source == NO_SOURCE {
             source = state_source;
         }
-        InputValues { control, state, samples: std::mem::take(&mut self.samples), source }
+        let [of_control, of_state, of_any] = [&mut self.newest_ms, &mut self.state_newest_ms, &mut self.any_newest_ms]
+            .map(|newest_ms| std::mem::replace(newest_ms, i64::MIN));
+        let newest_ms = [of_control, of_state].into_iter().find(|newest_ms| *newest_ms > i64::MIN).unwrap_or(of_any);
+        InputValues { control, state, samples: std::mem::take(&mut self.samples), source, newest_ms }
     }
 }

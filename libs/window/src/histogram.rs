@@ -10,7 +10,7 @@ use std::sync::Arc;
 use headroom_model::histogram::ExpHistogram;
 use headroom_model::{HistogramPoint, Series, SeriesKind};
 
-use crate::config::{BUCKETS_PER_POINT_MAX, SAMPLES_PER_ROW_MAX};
+use crate::config::{BUCKETS_PER_POINT_MAX, BUCKETS_PER_ROW_MAX, EXPONENTIAL_BUCKETS, SAMPLES_PER_ROW_MAX};
 use crate::numeric::{TickTimes, stretch_ms};
 use crate::samples::{Insertion, NEWEST_KEPT};
 use crate::sweep::{self, Events, Sample, Span, Sweep};
@@ -51,6 +51,18 @@ pub struct HistogramRow {
     pub floor_ms: i64,
     /// Sorted by time and start.
     pub snapshots: Vec<Snapshot>,
+    /// How many there may be, an even number that follows from the series.
+    pub snapshots_max: usize,
+}
+
+/// How many snapshots a row of this series keeps. It must not depend on what has arrived, or the order of arrival would
+/// show in what is left out.
+pub fn snapshots_max(series: &Series) -> usize {
+    let buckets = match series.kind {
+        SeriesKind::Histogram | SeriesKind::DeltaHistogram => series.bounds.len() + 1,
+        _ => EXPONENTIAL_BUCKETS,
+    };
+    (BUCKETS_PER_ROW_MAX / buckets).clamp(8, SAMPLES_PER_ROW_MAX) / 2 * 2
 }
 
 /// What a window of a histogram row adds up to.
@@ -108,8 +120,8 @@ impl HistogramRow {
             Err(at) => at,
         };
         self.snapshots.insert(at, snapshot);
-        if self.snapshots.len() > SAMPLES_PER_ROW_MAX {
-            self.snapshots.remove(SAMPLES_PER_ROW_MAX / 2);
+        if self.snapshots.len() > self.snapshots_max {
+            self.snapshots.remove(self.snapshots_max / 2);
             return Insertion::Thinned;
         }
         Insertion::New
@@ -267,5 +279,44 @@ mod tests {
         fold_difference(&series, 1.0, Some(&first), &last, &mut into);
         assert_eq!(into.count(), 10.0);
         assert!((1.0..=2.0).contains(&into.quantile(0.5).unwrap()));
+    }
+
+    #[test]
+    fn many_buckets_make_few_snapshots_in_whatever_order_they_come() {
+        let series = |kind, bounds: usize| Series {
+            metric: "m".into(),
+            unit: "s".into(),
+            kind,
+            attributes: [].into(),
+            bounds: (0..bounds).map(|bound| bound as f64).collect(),
+        };
+        for (kind, bounds, expected) in [
+            (SeriesKind::Histogram, 14, SAMPLES_PER_ROW_MAX),
+            (SeriesKind::DeltaHistogram, 1_023, 32),
+            (SeriesKind::ExpHistogram, 0, 102),
+        ] {
+            assert_eq!(snapshots_max(&series(kind, bounds)), expected, "{bounds}");
+        }
+        let kept = |times: &mut dyn Iterator<Item = i64>| {
+            let mut row = HistogramRow {
+                series: 0,
+                resource: 0,
+                kind: SeriesKind::Histogram,
+                flags: 0,
+                interval_ms: 0,
+                seen_ms: 0,
+                floor_ms: i64::MIN,
+                snapshots: Vec::new(),
+                snapshots_max: snapshots_max(&series(SeriesKind::Histogram, 1_023)),
+            };
+            for time_ms in times {
+                row.insert(Snapshot { time_ms, start_ms: 0, data: Some(buckets(0, 0, &[1])) });
+            }
+            row.snapshots.iter().map(|snapshot| snapshot.time_ms).collect::<Vec<_>>()
+        };
+        let ends: Vec<i64> = (0..16).chain(84..100).collect();
+        assert_eq!(kept(&mut (0..100)), ends);
+        assert_eq!(kept(&mut (0..100).rev()), ends);
+        assert_eq!(kept(&mut (0..100).map(|at| at * 37 % 100)), ends);
     }
 }

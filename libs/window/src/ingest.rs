@@ -8,7 +8,7 @@ use headroom_model::batch::is_stale_marker;
 use headroom_model::{HistogramPoint, SampleBatch};
 
 use crate::config::{UNMATCHED_PER_RESOURCE_MAX, WindowCounters};
-use crate::histogram::{Buckets, HistogramRow, Snapshot, is_well_formed};
+use crate::histogram::{Buckets, HistogramRow, Snapshot, is_well_formed, snapshots_max};
 use crate::numeric::stretch_ms;
 use crate::samples::{Cut, Insertion, RANGE_MS, flag};
 use crate::series::NO_LANES;
@@ -190,7 +190,8 @@ impl WindowStore {
 
     /// A new row, or [`REFUSED`].
     fn new_row(&mut self, resource: u32, series: u32) -> u32 {
-        let Some(kind) = self.series.get(series).map(|entry| entry.series.kind) else { return REFUSED };
+        let Some(content) = self.series.get(series).map(|entry| &entry.series) else { return REFUSED };
+        let (kind, snapshots_max) = (content.kind, snapshots_max(content));
         if self.server_is_full(resource) || self.is_full(kind.is_histogram()) {
             return REFUSED;
         }
@@ -204,6 +205,7 @@ impl WindowStore {
                 seen_ms: 0,
                 floor_ms: i64::MIN,
                 snapshots: Vec::new(),
+                snapshots_max,
             });
             let at = match self.free_histograms.pop() {
                 Some(at) => {

@@ -37,7 +37,7 @@ mod series;
 mod store;
 mod sweep;
 
-pub use batch::{InputColumns, NEVER_NS, NO_SOURCE, Quality, ServerColumns, WindowBatch};
+pub use batch::{InputColumns, NEVER_NS, NO_SOURCE, Quality, ServerColumns, SlowInput, WindowBatch};
 pub use config::{
     BUCKETS_PER_POINT_MAX, INPUTS_REPORT_MAX, SAMPLES_PER_ROW_MAX, SENDERS_REPORT_MAX, UNMATCHED_PER_RESOURCE_MAX,
     WindowConfig, WindowCounters, WindowLimits,

@@ -37,6 +37,15 @@ pub struct Extent {
     pub interval_ms: u32,
 }
 
+impl Extent {
+    /// The oldest samples are gone.
+    pub fn forget(&mut self, count: usize) {
+        for at in [&mut self.end, &mut self.control, &mut self.state] {
+            *at = at.saturating_sub(count);
+        }
+    }
+}
+
 /// The values of a row; NaN = none.
 #[derive(Clone, Copy, Debug)]
 pub struct Values {

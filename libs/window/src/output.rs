@@ -153,6 +153,7 @@ impl Output {
             state: batch(self.state_columns)?,
             inputs: self.inputs.into_iter().map(columns).collect(),
             servers: self.servers,
+            slow: Vec::new(),
         })
     }
 }

@@ -23,8 +23,10 @@ use crate::batch::Spare;
 use crate::chunked::Chunked;
 use crate::config::{WindowConfig, WindowCounters, WindowLimits};
 use crate::histogram::HistogramRow;
+use crate::ingest::window_ms;
 use crate::lanes::LaneTable;
-use crate::samples::{Row, Samples, flag};
+use crate::numeric::stretch_ms;
+use crate::samples::{Cut, Row, Samples, flag};
 use crate::series::{InputsReport, NO_LANES, SeriesTable};
 
 /// Names a resource of a store for as long as it is open.
@@ -267,6 +269,9 @@ impl WindowStore {
     /// Puts another policy in force. Rows that any input still reads keep their samples, because samples do not depend
     /// on what is made of them; the others are freed.
     pub fn set_policy(&mut self, policy: Arc<Policy>, matcher: Arc<dyn LaneMatcher + Send + Sync>) {
+        if longest_ms(&policy) > longest_ms(&self.policy) {
+            self.forget_stale();
+        }
         (self.plans, self.schema) = plan(&policy);
         self.policy = policy;
         self.matcher = matcher;
@@ -305,6 +310,26 @@ impl WindowStore {
             self.mark_dirty(slot);
         }
         self.refused.clear();
+    }
+
+    /// What the windows of a row can read no more as of the last tick; `None` where everything is kept.
+    pub(crate) fn cut(&self, row: &Row) -> Option<Cut> {
+        let tick = self.last_tick_ms.filter(|_| row.interval_ms != 0 && !row.kind.is_delta())? as u32;
+        Some(Cut { from: tick.wrapping_sub(longest_ms(&self.policy).max(stretch_ms(row.interval_ms))), tick })
+    }
+
+    /// Forgets what the present windows can read no more. Longer windows would still find it, but not in a store that was
+    /// written and read back in the meantime.
+    fn forget_stale(&mut self) {
+        for at in 0..self.rows.len() {
+            let row = self.rows[at];
+            if row.len > 0
+                && let Some(cut) = self.cut(&row)
+            {
+                let stale = self.samples.stale(&row, cut);
+                self.samples.forget_oldest(&mut self.rows[at], stale);
+            }
+        }
     }
 
     /// Opens a resource that belongs to no server yet; `None` if there are too many.
@@ -442,6 +467,11 @@ impl WindowStore {
             }
         }
     }
+}
+
+/// Length of the longest window of a policy, ms.
+fn longest_ms(policy: &Policy) -> u32 {
+    window_ms(policy.windows.state_seconds).max(window_ms(policy.windows.control_seconds))
 }
 
 fn plan(policy: &Policy) -> (Vec<InputPlan>, SchemaRef) {

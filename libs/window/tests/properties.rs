@@ -108,6 +108,44 @@ fn restored(cell: &Cell) -> WindowStore {
     store.unwrap()
 }
 
+/// Ticks of a gauge and a counter with these gaps between reports; a store is read back before every tick, and the
+/// state window has these seconds from that tick on.
+fn grow(gaps: &[f64], policy_at: Option<(usize, i64)>) {
+    let (mut live, mut other) = (cell(Some(20_000_000_000)), cell(Some(20_000_000_000)));
+    let (mut time, mut tick) = (1_000.5, 100);
+    for (at, gap) in gaps.iter().enumerate() {
+        time += gap;
+        for cell in [&mut live, &mut other] {
+            for series in [0, 2] {
+                cell.send(&[Point { sender: 0, series, start: f64::NAN, time, value: time * time }]);
+            }
+            if let Some((_, seconds)) = policy_at.filter(|(when, _)| *when == at) {
+                let mut longer = (*cell.policy).clone();
+                longer.windows.state_seconds = seconds;
+                cell.policy = Arc::new(longer);
+                cell.store.set_policy(cell.policy.clone(), Arc::new(ByName(cell.policy.clone())));
+            }
+        }
+        while ((tick * TICK_SECONDS) as f64) < time {
+            tick += 1;
+        }
+        let (a, b) = (live.close(tick * TICK_SECONDS), other.close(tick * TICK_SECONDS));
+        assert_eq!(content(&a), content(&b), "report {at}");
+        other.store = restored(&other);
+    }
+}
+
+#[test]
+fn windows_that_grow_read_what_a_restored_store_still_has() {
+    // Blocks hold eight samples: every phase of what they still have when windows grow.
+    for at in 8..18 {
+        grow(&[20.0; 20], Some((at, 300)));
+        let gaps: Vec<f64> = (0..24).map(|report| if report < at { 20.0 } else { 70.0 }).collect();
+        grow(&gaps, None);
+        grow(&gaps, Some((at + 1, 600)));
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 

@@ -89,6 +89,25 @@ fn sources_scale_and_the_first_with_data_wins_per_sender() {
 }
 
 #[test]
+fn only_reports_that_a_value_is_made_of_make_it_young() {
+    let mut cell = Cell::new(
+        vec![simple(WindowFunction::Last), input("y", WindowFunction::Last, Fold::Sum, Across::Sum)],
+        WindowConfig::default(),
+        WindowLimits::default(),
+        &[(0, "a"), (0, "b")],
+    );
+    let (x, xb) = (cell.add_series("x", SeriesKind::Gauge, ""), cell.add_series("x.b", SeriesKind::Gauge, ""));
+    let y = cell.add_series("y", SeriesKind::Gauge, "");
+    let point = |sender, series, time| Point { sender, series, start: f64::NAN, time, value: 1.0 };
+    // Sender a wins x; what b says later, and what a says by its second source, is not what the value is made of.
+    cell.send(&[point(0, x, 80.0), point(1, x, 95.0), point(0, xb, 97.0), point(0, y, 80.0), point(1, y, 95.0)]);
+    let batch = cell.close(100);
+    assert_eq!([batch.inputs[0].age_seconds[0], batch.inputs[1].age_seconds[0]], [20.0, 5.0]);
+    // Nobody has a value any more: how long ago anybody had is all there is to say.
+    assert_eq!(cell.close(160).inputs[0].age_seconds[0], 63.0);
+}
+
+#[test]
 fn sub_series_fold() {
     for (fold, expected) in
         [(Fold::Sum, 9.0), (Fold::Max, 5.0), (Fold::Min, 1.0), (Fold::Mean, 3.0), (Fold::Count, 3.0)]

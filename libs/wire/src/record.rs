@@ -51,7 +51,8 @@ pub struct ServerRecord<'a> {
     pub confidence: Option<f32>,
     /// Age of the newest sample at the tick.
     pub last_sample_age_seconds: Option<f32>,
-    /// What else is remarkable: `flapping`, `lost_signal`, `silent`, `clock_skew`, `kill_switch`.
+    /// What else is remarkable: `flapping`, `lost_signal`, `silent`, `clock_skew`, `not_a_number`, `flat_sensor`,
+    /// `overlapping_writers`, `kill_switch`.
     pub flags: Vec<Cow<'a, str>>,
     /// At most three causes, worst first.
     pub reasons: Vec<Reason<'a>>,

@@ -263,6 +263,9 @@ impl<'a> RowReader<'a> {
             (flag::LOST_SIGNAL, "lost_signal"),
             (flag::SILENT, "silent"),
             (flag::CLOCK_SKEW, "clock_skew"),
+            (flag::NOT_A_NUMBER, "not_a_number"),
+            (flag::FLAT_SENSOR, "flat_sensor"),
+            (flag::OVERLAPPING_WRITERS, "overlapping_writers"),
         ];
         let bits = self.snapshot.health.flags[row];
         let set = names.iter().filter(|(bit, _)| bits & bit != 0).map(|(_, name)| *name);

@@ -90,6 +90,8 @@ pub fn servers(slots: usize) -> ServerFrame {
         enforcement_rank: vec![0.0; slots],
         age_seconds: vec![1.0; slots],
         interval_seconds: vec![10.0; slots],
+        slow: Vec::new(),
+        data_flags: Vec::new(),
     }
 }
 

@@ -85,6 +85,8 @@ impl Frames {
                 enforcement_rank: (0..slots).map(|slot| slot as f32 * 100.0 / slots as f32).collect(),
                 age_seconds: vec![0.0; slots],
                 interval_seconds: vec![10.0; slots],
+                slow: Vec::new(),
+                data_flags: Vec::new(),
             },
             signals: vec![SignalFrame {
                 control: Float64Array::from(vec![0.0; slots]),
