@@ -248,7 +248,9 @@ mod tests {
     fn buckets_beyond_every_double_merge_into_the_outermost() {
         for offsets in [[0, 1_000_000_000], [-2_000_000_000, 2_000_000_000], [i32::MIN, i32::MAX]] {
             let mut histogram = ExpHistogram::default();
-            offsets.map(|offset| histogram.add_bucket(-10, offset, 1.0));
+            for offset in offsets {
+                histogram.add_bucket(-10, offset, 1.0);
+            }
             assert_eq!(histogram.count(), 2.0);
             assert!(histogram.counts.len() <= 7, "{offsets:?}: {} buckets", histogram.counts.len());
         }
