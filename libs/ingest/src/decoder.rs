@@ -145,7 +145,15 @@ impl Decoder {
     /// # Errors
     /// If the body is not such a message.
     pub fn decode_json(&mut self, body: &[u8]) -> Result<Decoded, DecodeError> {
-        let protobuf = json::to_protobuf(body)?;
-        self.decode_protobuf(&protobuf)
+        self.decode_protobuf(&json_to_protobuf(body)?)
     }
+}
+
+/// The same message in protobuf, for [`Decoder::decode_protobuf`]: for those who account for what a body becomes. It may
+/// be four times as large.
+///
+/// # Errors
+/// If the body is not such a message.
+pub fn json_to_protobuf(body: &[u8]) -> Result<Vec<u8>, DecodeError> {
+    json::to_protobuf(body)
 }

@@ -23,7 +23,7 @@ pub mod response;
 pub use arrow::ArrowDecoder;
 pub use count::{OtherSignal, count_records, count_records_json};
 pub use counters::{CountersDecoder, RecordDefaults};
-pub use decoder::{DecodeError, Decoded, Decoder};
+pub use decoder::{DecodeError, Decoded, Decoder, json_to_protobuf};
 pub use decompress::{BodyLimits, DecompressError, Encoding, decompress};
 pub use identity::{IdentityConfig, NameRule, NameRuleError};
 pub use limits::IngestLimits;

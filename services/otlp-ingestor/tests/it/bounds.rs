@@ -111,3 +111,20 @@ async fn a_connection_too_many_is_closed_and_a_place_is_given_again() {
         }
     }
 }
+
+#[tokio::test]
+async fn json_is_held_against_the_budget_as_what_it_becomes() {
+    // Two bytes a bucket in JSON and eight in protobuf: the body fits where what it becomes does not.
+    let buckets = vec!["0"; 2000].join(",");
+    let body = format!(
+        r#"{{"resourceMetrics":[{{"scopeMetrics":[{{"metrics":[{{"histogram":{{"dataPoints":[{{"bucketCounts":[{buckets}]}}]}}}}]}}]}}]}}"#
+    );
+    let headers = [("content-type", JSON)];
+    let service = Service::start(Limits { inflight_bytes_max: 8192, ..Limits::default() }).await;
+    assert_eq!(service.post("/v1/metrics", &headers, body.as_bytes()).await.status, 503);
+    assert!(service.counts(&refused("inflight_bytes_max")));
+
+    let service = Service::start(Limits { body_decompressed_bytes_max: 8192, ..Limits::default() }).await;
+    assert_eq!(service.post("/v1/metrics", &headers, body.as_bytes()).await.status, 413);
+    assert!(service.counts(&refused("body_decompressed_bytes_max")));
+}
