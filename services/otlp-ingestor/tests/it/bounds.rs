@@ -77,6 +77,30 @@ async fn requests_beyond_the_bytes_under_way_are_to_be_sent_again() {
 }
 
 #[tokio::test]
+async fn what_is_announced_and_does_not_come_takes_nothing_from_others() {
+    let limits = Limits { inflight_bytes_max: 4096, body_bytes_max: 4096, ..Limits::default() };
+    let service = Service::start(limits).await;
+    let mut stuck = Vec::new();
+    for _ in 0..3 {
+        let mut socket = service.connect().await;
+        // `100-continue` says that the body is waited for.
+        let head = "POST /v1/metrics HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 4096\r\n\
+                    expect: 100-continue\r\n\r\n";
+        socket.write_all(head.as_bytes()).await.expect("an open connection");
+        socket.read_exact(&mut [0; 12]).await.expect("an answer");
+        stuck.push(socket);
+    }
+    assert_eq!(service.post("/v1/metrics", &[("content-type", JSON)], GAUGE).await.status, 200);
+
+    let mut socket = service.connect().await;
+    let head = "POST /v1/metrics HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 4097\r\n\r\n";
+    socket.write_all(head.as_bytes()).await.expect("an open connection");
+    let mut status = [0; 12];
+    socket.read_exact(&mut status).await.expect("an answer before the body");
+    assert_eq!(&status, b"HTTP/1.1 413");
+}
+
+#[tokio::test]
 async fn a_body_that_does_not_arrive_is_not_waited_for() {
     let service = Service::start(Limits { request_timeout: Duration::from_millis(50), ..Limits::default() }).await;
     let mut socket = service.connect().await;
