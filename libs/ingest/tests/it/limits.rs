@@ -90,6 +90,21 @@ fn bounds_of_attributes_and_names() {
 }
 
 #[test]
+fn a_summary_counts_for_the_rows_that_it_becomes() {
+    // Four rows each: count, sum and two quantiles.
+    let quantiles = r#"[{"quantile":0.5,"value":1},{"quantile":0.99,"value":2}]"#;
+    let point = format!(r#"{{"timeUnixNano":1,"count":1,"sum":1,"quantileValues":{quantiles}}}"#);
+    let summary = format!(r#"{{"name":"s","summary":{{"dataPoints":[{point},{point}]}}}}"#);
+    for (points_per_request_max, rows, rejected) in [(3, 0, 2), (4, 4, 1), (7, 4, 1), (8, 8, 0)] {
+        let limits = IngestLimits { points_per_request_max, ..IngestLimits::default() };
+        let body = format!(r#"{{"resourceMetrics":[{}]}}"#, resource(&host("a"), std::slice::from_ref(&summary)));
+        let decoded = Decoder::new(IdentityConfig::default(), limits).decode_json(body.as_bytes()).unwrap();
+        let counted = decoded.report.rejected(RejectReason::TooManyPoints);
+        assert_eq!((decoded.batch.len(), counted), (rows, rejected), "{points_per_request_max}");
+    }
+}
+
+#[test]
 fn a_long_value_of_a_resource_is_cut_but_never_names_a_server() {
     let limits = IngestLimits { attribute_value_bytes_max: 8, ..IngestLimits::default() };
     let one = [metric("m", &[""])];
