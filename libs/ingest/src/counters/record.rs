@@ -87,7 +87,9 @@ impl CountersDecoder {
     /// # Errors
     /// If the message is not made of counter records. Nothing of it is then in the batch.
     pub fn take(&mut self, body: &[u8], defaults: RecordDefaults) -> Result<IngestReport, DecodeError> {
-        if self.batch.is_none() {
+        // An empty batch is begun anew: its messages were all useless, and what they took of the bounds would be gone for
+        // ever, because nobody finishes a batch with nothing in it.
+        if self.is_empty() {
             self.interner.begin(&self.limits);
             self.stage.previous = NONE;
             self.stage.guess = NONE;
