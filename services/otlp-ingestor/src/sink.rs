@@ -9,7 +9,8 @@ use headroom_model::{LogRecord, SampleBatch};
 /// is an error: the sender tries again, and the engine makes what it then sees twice harmless.
 ///
 /// # Errors
-/// The first refusal.
+/// The first refusal that a retry may help against, else the first: a sender that gives up loses what the others have
+/// not taken either.
 pub(crate) async fn append(log: &dyn SampleLog, batch: SampleBatch) -> Result<(), AppendError> {
     if batch.is_empty() {
         return Ok(());
@@ -18,10 +19,13 @@ pub(crate) async fn append(log: &dyn SampleLog, batch: SampleBatch) -> Result<()
         .into_iter()
         .map(|(partition, part)| log.append(partition, Arc::new(LogRecord::Samples(Arc::new(part)))))
         .collect();
-    let mut refusal = None;
+    let mut refusal: Option<AppendError> = None;
     for append in appends {
         if let Err(error) = append.await {
-            refusal.get_or_insert(error);
+            match &refusal {
+                Some(held) if held.is_retryable() || !error.is_retryable() => {}
+                _ => refusal = Some(error),
+            }
         }
     }
     refusal.map_or(Ok(()), Err)

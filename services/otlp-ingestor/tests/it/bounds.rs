@@ -68,6 +68,29 @@ async fn what_the_log_does_not_take_now_is_to_be_sent_again() {
 }
 
 #[tokio::test]
+async fn what_the_log_never_takes_says_whose_fault_it_is() {
+    let service = Service::start(Limits::default()).await;
+    for (refusal, http, grpc, reason, says) in [
+        (
+            AppendError::TooLarge { record_bytes: 2, bound_bytes: 1 },
+            413,
+            "8",
+            "log_record_bytes",
+            "send smaller batches",
+        ),
+        (AppendError::TooLarge { record_bytes: 2, bound_bytes: 1 }, 413, "8", "log_record_bytes", "`log.bytes_max`"),
+        (AppendError::NoSuchPartition { partition: 9, partitions: 4 }, 500, "13", "log_partition", "no partition 9"),
+    ] {
+        service.refuse(refusal);
+        let answer = service.post("/v1/metrics", &[("content-type", JSON)], GAUGE).await;
+        assert_eq!((answer.status.as_u16(), answer.header("retry-after")), (http, None), "{reason}");
+        assert!(answer.rpc_status().message.contains(says), "{:?}", answer.rpc_status());
+        let answer = service.call(METRICS, None, NAMED).await;
+        assert_eq!(answer.trailer("grpc-status"), Some(grpc), "{reason}");
+    }
+}
+
+#[tokio::test]
 async fn requests_beyond_the_bytes_under_way_are_to_be_sent_again() {
     let service = Service::start(Limits { inflight_bytes_max: 1024, ..Limits::default() }).await;
     let answer = service.post("/v1/metrics", &[("content-type", PROTOBUF)], NAMED).await;
