@@ -523,9 +523,7 @@ impl<'a> Message<'_, 'a> {
             self.stage.report.cut_attributes += cut;
         }
         let attributes = self.intern(given);
-        // A cut value must not name anything: a name has to be shorter than what values are cut to.
-        let bytes_max = self.limits.identity_bytes_max.min(self.limits.attribute_value_bytes_max.saturating_sub(1));
-        Ok(self.identity.resolve(attributes, bytes_max))
+        Ok(self.identity.resolve_within(attributes, self.limits, &mut self.stage.report))
     }
 }
 

@@ -118,6 +118,25 @@ fn a_long_value_of_a_resource_is_cut_but_never_names_a_server() {
 }
 
 #[test]
+fn aliases_too_long_or_too_many_are_counted() {
+    let listed = |aliases: &[String]| {
+        let names = attribute("headroom.alias", &format!(r#"{{"stringValue":"{}"}}"#, aliases.join(",")));
+        let body = format!(
+            r#"{{"resourceMetrics":[{}]}}"#,
+            resource(&format!("{},{names}", host("a")), &[metric("m", &[""])])
+        );
+        let mut decoder = Decoder::new(IdentityConfig::default(), IngestLimits::default());
+        let decoded = decoder.decode_json(body.as_bytes()).unwrap();
+        let aliases = decoded.batch.resources[0].aliases.len();
+        (aliases, decoded.report.left_out().collect::<Vec<_>>())
+    };
+    let names = |count: usize| (0..count).map(|number| format!("n{number}")).collect::<Vec<_>>();
+    assert_eq!(listed(&names(32)), (32, vec![]));
+    assert_eq!(listed(&names(35)), (32, vec![("alias", 3)]));
+    assert_eq!(listed(&["a".into(), "x".repeat(300)]), (0, vec![("alias", 1)]));
+}
+
+#[test]
 fn a_full_memory_forgets_and_goes_on() {
     let limits = IngestLimits { cached_resources_max: 1, cached_series_max: 1, ..IngestLimits::default() };
     let metrics = [metric("m", &[""]), metric("n", &[""])];
