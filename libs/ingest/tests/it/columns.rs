@@ -209,6 +209,23 @@ fn views_may_share_texts_but_not_without_end() {
     }
 }
 
+#[test]
+fn buffers_that_lie_over_one_another_are_refused() {
+    let mut bytes = stream(&base(), 1);
+    let word = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap()) as usize;
+    // Each message is a marker, a length, metadata and a body; the schema's has none.
+    let batch = 8 + word(4);
+    let message = arrow_ipc::root_as_message(&bytes[batch + 8..batch + 8 + word(batch + 4)]).unwrap();
+    let whole = [0i64.to_le_bytes(), message.bodyLength().to_le_bytes()].concat();
+    let places = message.header_as_record_batch().unwrap().buffers().unwrap().bytes();
+    let (from, length) = (places.as_ptr() as usize - bytes.as_ptr() as usize, places.len());
+    for place in bytes[from..from + length].chunks_mut(16) {
+        place.copy_from_slice(&whole);
+    }
+    let error = decode(&bytes).unwrap_err().to_string();
+    assert!(error.contains("lie over those of others"), "{error}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
 
