@@ -22,11 +22,35 @@ pub(crate) async fn append(log: &dyn SampleLog, batch: SampleBatch) -> Result<()
     let mut refusal: Option<AppendError> = None;
     for append in appends {
         if let Err(error) = append.await {
-            match &refusal {
-                Some(held) if held.is_retryable() || !error.is_retryable() => {}
-                _ => refusal = Some(error),
-            }
+            refusal = Some(prevailing(refusal, error));
         }
     }
     refusal.map_or(Ok(()), Err)
+}
+
+fn prevailing(held: Option<AppendError>, next: AppendError) -> AppendError {
+    match held {
+        Some(held) if held.is_retryable() || !next.is_retryable() => held,
+        _ => next,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_several_refusals_the_first_worth_a_retry_is_told() {
+        let large = || AppendError::TooLarge { record_bytes: 2, bound_bytes: 1 };
+        let full = || AppendError::Full { what: "the sample log", bound_bytes: 1 };
+        for (refusals, told) in [
+            (vec![large()], large()),
+            (vec![large(), full()], full()),
+            (vec![full(), large(), AppendError::Closed], full()),
+            (vec![large(), AppendError::NoSuchPartition { partition: 1, partitions: 1 }], large()),
+        ] {
+            let got = refusals.into_iter().fold(None, |held, next| Some(prevailing(held, next)));
+            assert_eq!(got, Some(told));
+        }
+    }
 }
