@@ -113,6 +113,14 @@ impl Matcher {
                 }
             }
         }
+        // A metric that some source converts to seconds is in milliseconds for all, and exporters write so.
+        let in_milliseconds = inputs.iter().flat_map(|input| &input.sources).filter(|source| source.scale == 0.001);
+        for metric in in_milliseconds.flat_map(|source| &source.metrics) {
+            let name = underscored(metric);
+            if let Some(positions) = matcher.by_underscored.get(&name).cloned() {
+                matcher.by_underscored.insert(format!("{name}_milliseconds"), positions);
+            }
+        }
         matcher.metrics.sort();
         matcher.metrics.dedup();
         matcher
@@ -288,6 +296,25 @@ mod tests {
             let alone = matcher().lanes_of_series(&series).map(numbers);
             assert_eq!(alone, decided.then_some(expected), "{metric} {attributes:?}");
         }
+    }
+
+    #[test]
+    fn a_name_with_another_unit_finds_only_what_is_in_that_unit() {
+        let mut seconds =
+            input("seconds", &[(&["http.server.request.duration"], &[]), (&["http.server.duration"], &[])]);
+        seconds.sources[1].scale = 0.001;
+        let matcher = Matcher::new(&[seconds, input("requests", &[(&["http.server.duration"], &[])])]);
+        for (metric, expected) in [
+            ("http_server_request_duration_seconds", &[(0, 0)][..]),
+            ("http_server_request_duration_milliseconds", &[]),
+            ("http_server_duration_milliseconds", &[(0, 1), (1, 0)]),
+            ("http_server_request_duration_percent", &[]),
+        ] {
+            let lanes = matcher.lanes(&resource(&[]), &series(metric, &[]));
+            let lanes: Vec<_> = lanes.iter().map(|lane| (lane.input, lane.source)).collect();
+            assert_eq!(lanes, expected, "{metric}");
+        }
+        assert_eq!(matcher.nearest("http_server_request_duration_milliseconds")[0].input, "seconds");
     }
 
     #[test]

@@ -4,8 +4,9 @@
 //! underscores, the unit and `total` are appended. The way back is not unique, so a name is not taken apart further than
 //! needed: each shorter spelling is tried against the names of the policy, the longest first.
 
-/// What Prometheus exporters append for a unit.
-const UNIT_SUFFIXES: [&str; 6] = ["_seconds", "_milliseconds", "_bytes", "_ratio", "_percent", "_celsius"];
+/// What Prometheus exporters append for the units in which OpenTelemetry's metrics come. Other units are not here: to take
+/// `…_milliseconds` for a metric in seconds would make a latency a thousand times as long, and nobody would see why.
+const UNIT_SUFFIXES: [&str; 3] = ["_seconds", "_bytes", "_ratio"];
 
 /// The name with everything but letters and digits as underscores.
 pub(crate) fn underscored(name: &str) -> String {
@@ -59,6 +60,9 @@ mod tests {
             ["system_cpu_time_seconds_total", "system_cpu_time_seconds", "system_cpu_time"]
         );
         assert_eq!(spellings("system.memory.usage"), ["system_memory_usage"]);
+        for other_unit in ["http_server_request_duration_milliseconds", "system_cpu_utilization_percent"] {
+            assert_eq!(spellings(other_unit), [other_unit]);
+        }
         assert_eq!(spellings("é"), ["_"]);
     }
 

@@ -27,10 +27,10 @@ pub fn count_records(body: &[u8]) -> Result<u64, DecodeError> {
 /// # Errors
 /// If the body is not such a message.
 pub fn count_records_json(signal: OtherSignal, body: &[u8]) -> Result<u64, DecodeError> {
-    match signal {
-        OtherSignal::Traces => json::count_spans(body),
-        OtherSignal::Logs => json::count_log_records(body),
-    }
+    count_records(&match signal {
+        OtherSignal::Traces => json::traces_to_protobuf(body)?,
+        OtherSignal::Logs => json::logs_to_protobuf(body)?,
+    })
 }
 
 fn count(message: &[u8], path: &[u32]) -> Result<u64, WireError> {

@@ -59,13 +59,27 @@ pub enum DecodeError {
     },
 }
 
+/// Bytes of what an error says: senders' own names and values stand in it, and it is logged and remembered.
+const MESSAGE_BYTES_MAX: usize = 512;
+
+/// A message within its bound, and whether there was more.
+fn cut(message: &str) -> String {
+    let end = message.floor_char_boundary(MESSAGE_BYTES_MAX);
+    if end < message.len() { format!("{}…", &message[..end]) } else { message.to_owned() }
+}
+
 impl DecodeError {
     #[cold]
     pub(crate) fn counters(message: &str, body: &[u8], at: usize) -> Self {
         let before = body.get(..at).unwrap_or(body);
         let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
         let column = before.iter().rev().take_while(|byte| **byte != b'\n').count() + 1;
-        Self::Counters { message: message.to_owned(), line, column }
+        Self::Counters { message: cut(message), line, column }
+    }
+
+    #[cold]
+    pub(crate) fn arrow(message: &str) -> Self {
+        Self::Arrow { message: cut(message) }
     }
 
     pub(crate) fn wire(error: WireError, body: &[u8]) -> Self {
@@ -75,7 +89,7 @@ impl DecodeError {
     pub(crate) fn json(error: &serde_json::Error) -> Self {
         let full = error.to_string();
         // serde_json appends the place to its message; here it has fields of its own.
-        let message = full.split(" at line ").next().unwrap_or_default().to_owned();
+        let message = cut(full.rsplit_once(" at line ").map_or(&*full, |(message, _)| message));
         Self::Json { message, line: error.line(), column: error.column() }
     }
 }
@@ -145,7 +159,15 @@ impl Decoder {
     /// # Errors
     /// If the body is not such a message.
     pub fn decode_json(&mut self, body: &[u8]) -> Result<Decoded, DecodeError> {
-        let protobuf = json::to_protobuf(body)?;
-        self.decode_protobuf(&protobuf)
+        self.decode_protobuf(&json_to_protobuf(body)?)
     }
+}
+
+/// The same message in protobuf, for [`Decoder::decode_protobuf`]: for those who account for what a body becomes. It may
+/// be four times as large.
+///
+/// # Errors
+/// If the body is not such a message.
+pub fn json_to_protobuf(body: &[u8]) -> Result<Vec<u8>, DecodeError> {
+    json::to_protobuf(body)
 }

@@ -23,7 +23,8 @@ use std::sync::Arc;
 use headroom_model::Resource;
 use headroom_model::resource::DEFAULT_NAME;
 
-use crate::report::RejectReason;
+use crate::limits::IngestLimits;
+use crate::report::{IngestReport, RejectReason};
 
 /// Attributes that belong to the host alone, in the order in which they become the server's name.
 pub const HOST_ATTRIBUTES: [&str; 4] = ["k8s.node.name", "host.name", "k8s.node.uid", "host.id"];
@@ -192,6 +193,27 @@ impl IdentityConfig {
     /// # Errors
     /// [`RejectReason::NoIdentity`] or, if a name has more than `bytes_max` bytes, [`RejectReason::IdentityTooLong`].
     pub fn resolve(&self, attributes: Vec<(Arc<str>, Arc<str>)>, bytes_max: usize) -> Result<Resource, RejectReason> {
+        self.resolve_counting(attributes, bytes_max, &mut 0)
+    }
+
+    /// The same within the bounds of a request, counting what is left out.
+    pub(crate) fn resolve_within(
+        &self,
+        attributes: Vec<(Arc<str>, Arc<str>)>,
+        limits: &IngestLimits,
+        report: &mut IngestReport,
+    ) -> Result<Resource, RejectReason> {
+        // A cut value must not name anything: a name has to be shorter than what values are cut to.
+        let bytes_max = limits.identity_bytes_max.min(limits.attribute_value_bytes_max.saturating_sub(1));
+        self.resolve_counting(attributes, bytes_max, &mut report.dropped_aliases)
+    }
+
+    fn resolve_counting(
+        &self,
+        attributes: Vec<(Arc<str>, Arc<str>)>,
+        bytes_max: usize,
+        dropped_aliases: &mut u64,
+    ) -> Result<Resource, RejectReason> {
         let (server, mut host_names) = self.server(&attributes).ok_or(RejectReason::NoIdentity)?;
         let cell = first_name(&self.cell, &attributes);
         let pool = first_name(&self.pool, &attributes);
@@ -203,12 +225,13 @@ impl IdentityConfig {
             return Err(RejectReason::IdentityTooLong);
         }
         let mut aliases = aliases(&attributes);
-        aliases.retain(|alias| {
-            !alias.is_empty() && alias.len() <= bytes_max && *alias != server && !host_names.contains(alias)
-        });
+        aliases.retain(|alias| !alias.is_empty() && *alias != server && !host_names.contains(alias));
         aliases.sort_unstable();
         aliases.dedup();
+        let wanted = aliases.len();
+        aliases.retain(|alias| alias.len() <= bytes_max);
         aliases.truncate(ALIASES_MAX);
+        *dropped_aliases += (wanted - aliases.len()) as u64;
         Ok(Resource {
             server: server.into(),
             host_names: host_names.into_iter().map(Arc::from).collect(),

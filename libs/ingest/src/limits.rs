@@ -7,7 +7,7 @@
 /// Bounds of a request and of the caches. All lengths are bytes of UTF-8.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IngestLimits {
-    /// Data points of a request.
+    /// Data points of a request. A summary counts for as many as it becomes: its count, its sum and its quantiles.
     pub points_per_request_max: usize,
     /// Distinct series of a request.
     pub series_per_request_max: usize,

@@ -168,6 +168,8 @@ pub struct IngestReport {
     pub negative_bucket_points: u64,
     /// Values of resource attributes that were cut; counted where a resource is first seen, not at every repeat.
     pub cut_attributes: u64,
+    /// Aliases of resources that were too long or too many; counted like cut values.
+    pub dropped_aliases: u64,
     /// Fields or columns that the format does not know; counter records and Arrow streams only.
     pub ignored_fields: u64,
     /// The first of them.
@@ -187,6 +189,17 @@ impl IngestReport {
     pub(crate) fn ignore_field(&mut self, name: &str) {
         self.ignored_fields += 1;
         self.ignored_field.get_or_insert_with(|| name.chars().take(FIELD_CHARS_MAX).collect());
+    }
+
+    /// What was left out of points and resources that were otherwise taken, by its name in metrics.
+    pub fn left_out(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        [
+            ("negative_buckets", self.negative_bucket_points),
+            ("attribute_value", self.cut_attributes),
+            ("alias", self.dropped_aliases),
+        ]
+        .into_iter()
+        .filter(|(_, count)| *count > 0)
     }
 
     /// Points rejected for a reason.

@@ -59,7 +59,7 @@ pub fn empty_response(format: Format) -> Vec<u8> {
 }
 
 fn partial_success(field: &str, rejected: u64, message: &str, format: Format) -> Vec<u8> {
-    let message = cut(message);
+    let message = cut_message(message);
     match format {
         Format::Protobuf => {
             let mut out = ProtoWriter::default();
@@ -148,7 +148,7 @@ impl Status {
     fn to_protobuf(&self) -> Vec<u8> {
         let mut out = ProtoWriter::default();
         out.varint(1, self.code as u64);
-        out.bytes(2, cut(&self.message).as_bytes());
+        out.bytes(2, cut_message(&self.message).as_bytes());
         let mut detail = |name: &str, write: &dyn Fn(&mut ProtoWriter)| {
             let mut value = ProtoWriter::default();
             write(&mut value);
@@ -161,8 +161,8 @@ impl Status {
             detail("BadRequest", &|out| {
                 for (field, description) in &self.violations {
                     out.message(1, |out| {
-                        out.bytes(1, cut(field).as_bytes());
-                        out.bytes(2, cut(description).as_bytes());
+                        out.bytes(1, cut_message(field).as_bytes());
+                        out.bytes(2, cut_message(description).as_bytes());
                     });
                 }
             });
@@ -180,16 +180,16 @@ impl Status {
 
     fn to_json(&self) -> String {
         let mut out = format!("{{\"code\":{},\"message\":", self.code as u8);
-        write_quoted(cut(&self.message), &mut out);
+        write_quoted(cut_message(&self.message), &mut out);
         let mut details = Vec::new();
         if !self.violations.is_empty() {
             let mut detail =
                 "{\"@type\":\"type.googleapis.com/google.rpc.BadRequest\",\"fieldViolations\":[".to_owned();
             for (at, (field, description)) in self.violations.iter().enumerate() {
                 detail.push_str(if at == 0 { "{\"field\":" } else { ",{\"field\":" });
-                write_quoted(cut(field), &mut detail);
+                write_quoted(cut_message(field), &mut detail);
                 detail.push_str(",\"description\":");
-                write_quoted(cut(description), &mut detail);
+                write_quoted(cut_message(description), &mut detail);
                 detail.push('}');
             }
             detail.push_str("]}");
@@ -209,6 +209,7 @@ impl Status {
     }
 }
 
-fn cut(message: &str) -> &str {
+/// A message of an answer within its bound of [`MESSAGE_BYTES_MAX`].
+pub fn cut_message(message: &str) -> &str {
     &message[..message.floor_char_boundary(MESSAGE_BYTES_MAX)]
 }

@@ -4,6 +4,7 @@
 //! servers that report the same fifty series cost a thousand and fifty entries for fifty thousand rows of 32 bytes. The
 //! columns are Arrow buffers: [`SampleBatch::points_record_batch`] is a view, not a copy.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow_array::{ArrayRef, Float64Array, Int64Array, RecordBatch, UInt32Array};
@@ -87,33 +88,48 @@ impl SampleBatch {
         self.len() == 0
     }
 
-    /// The batch in parts of at most `rows_max` numeric rows, which share its dictionaries. Histograms stay with the
-    /// first. `rows_max` below 1 counts as 1.
-    pub fn split_rows(self, rows_max: usize) -> Vec<Self> {
+    /// The batch in parts of at most `rows_max` rows, each with those entries of the dictionaries that it uses. A histogram
+    /// counts for as many rows as take its room, and one larger than a part is a part of its own. `rows_max` below 1
+    /// counts as 1.
+    pub fn split_rows(mut self, rows_max: usize) -> Vec<Self> {
         let (rows, rows_max) = (self.points.value.len(), rows_max.max(1));
-        if rows <= rows_max {
+        if rows + self.histograms.iter().map(rows_of).sum::<usize>() <= rows_max {
             return vec![self];
         }
-        let mut histograms = self.histograms;
-        let points = &self.points;
-        (0..rows)
-            .step_by(rows_max)
-            .map(|from| {
-                let length = rows_max.min(rows - from);
-                Self {
-                    resources: self.resources.clone(),
-                    series: self.series.clone(),
-                    points: Points {
-                        resource: points.resource.slice(from, length),
-                        series: points.series.slice(from, length),
-                        start_ns: points.start_ns.slice(from, length),
-                        time_ns: points.time_ns.slice(from, length),
-                        value: points.value.slice(from, length),
-                    },
-                    histograms: std::mem::take(&mut histograms),
-                }
-            })
-            .collect()
+        let histograms = std::mem::take(&mut self.histograms);
+        let chunks = (0..rows).step_by(rows_max).map(|from| from..rows.min(from + rows_max));
+        let mut parts: Vec<Self> = chunks.map(|rows| self.part(rows, Vec::new())).collect();
+        let (mut gathered, mut held) = (Vec::new(), 0);
+        for histogram in histograms {
+            let own = rows_of(&histogram);
+            if held + own > rows_max && !gathered.is_empty() {
+                parts.push(self.part(0..0, std::mem::take(&mut gathered)));
+                held = 0;
+            }
+            held += own;
+            gathered.push(histogram);
+        }
+        if !gathered.is_empty() {
+            parts.push(self.part(0..0, gathered));
+        }
+        parts
+    }
+
+    fn part(&self, rows: Range<usize>, mut histograms: Vec<HistogramPoint>) -> Self {
+        let (mut resources, mut series) = (Used::of(&self.resources), Used::of(&self.series));
+        let (from, length) = (rows.start, rows.len());
+        let points = Points {
+            resource: self.points.resource[rows.clone()].iter().map(|at| resources.place(*at)).collect(),
+            series: self.points.series[rows].iter().map(|at| series.place(*at)).collect(),
+            start_ns: self.points.start_ns.slice(from, length),
+            time_ns: self.points.time_ns.slice(from, length),
+            value: self.points.value.slice(from, length),
+        };
+        for histogram in &mut histograms {
+            histogram.resource = resources.place(histogram.resource);
+            histogram.series = series.place(histogram.series);
+        }
+        Self { resources: resources.entries, series: series.entries, points, histograms }
     }
 
     /// The Arrow schema of the numeric points, documented in `schemas/arrow.md`.
@@ -140,6 +156,36 @@ impl SampleBatch {
             Arc::new(Float64Array::new(self.points.value.clone(), None)),
         ];
         RecordBatch::try_new(Arc::new(Self::points_schema()), columns)
+    }
+}
+
+/// How many rows take the room of a histogram: four buckets are as large as a row, and the rest is two of them.
+fn rows_of(histogram: &HistogramPoint) -> usize {
+    2 + histogram.buckets.len().div_ceil(4)
+}
+
+/// The entries of a dictionary that a part uses, in the order in which it does.
+struct Used<'a, T> {
+    all: &'a [Arc<T>],
+    entries: Vec<Arc<T>>,
+    /// By the place in the whole dictionary.
+    places: Vec<Option<u32>>,
+}
+
+impl<'a, T> Used<'a, T> {
+    fn of(all: &'a [Arc<T>]) -> Self {
+        Self { all, entries: Vec::new(), places: vec![None; all.len()] }
+    }
+
+    /// The place in the part of the entry `at` of the whole; what is beyond the whole stays beyond the part.
+    fn place(&mut self, at: u32) -> u32 {
+        let (Some(entry), Some(place)) = (self.all.get(at as usize), self.places.get_mut(at as usize)) else {
+            return u32::MAX;
+        };
+        *place.get_or_insert_with(|| {
+            self.entries.push(Arc::clone(entry));
+            (self.entries.len() - 1) as u32
+        })
     }
 }
 
@@ -241,6 +287,80 @@ impl SampleBatchBuilder {
                 value: self.value.into(),
             },
             histograms: self.histograms,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::series::SeriesKind;
+
+    fn batch(resources: u32, rows: usize, histograms: &[usize]) -> SampleBatch {
+        let mut builder = SampleBatchBuilder::default();
+        for number in 0..resources {
+            let name: Arc<str> = format!("s{number}").into();
+            builder.add_resource(Arc::new(Resource {
+                server: name.clone(),
+                host_names: Vec::new(),
+                aliases: Vec::new(),
+                cell: name.clone(),
+                pool: name.clone(),
+                sender: name,
+                attributes: Vec::new(),
+            }));
+        }
+        let series = builder.add_series(Arc::new(Series {
+            metric: "m".into(),
+            unit: "".into(),
+            kind: SeriesKind::Gauge,
+            attributes: Arc::default(),
+            bounds: Arc::default(),
+        }));
+        (0..rows).for_each(|row| builder.push(row as u32 % resources, series, 0, row as i64, 0.0));
+        for (at, buckets) in histograms.iter().enumerate() {
+            builder.push_histogram(HistogramPoint {
+                resource: at as u32 % resources,
+                series,
+                start_ns: 0,
+                time_ns: at as i64,
+                count: 0,
+                sum: 0.0,
+                scale: 0,
+                zero_count: 0,
+                offset: 0,
+                buckets: vec![0; *buckets].into(),
+            });
+        }
+        builder.finish()
+    }
+
+    /// Servers and times of a batch's rows and histograms.
+    fn content(batch: &SampleBatch) -> Vec<(String, i64, usize)> {
+        let server = |at: u32| batch.resources[at as usize].server.to_string();
+        let rows = batch.points.resource.iter().zip(&*batch.points.time_ns).map(|(at, time)| (server(*at), *time, 0));
+        let histograms = batch.histograms.iter().map(|h| (server(h.resource), h.time_ns, h.buckets.len()));
+        rows.chain(histograms).collect()
+    }
+
+    #[test]
+    fn parts_hold_what_fits_and_only_the_entries_that_they_use() {
+        for (resources, rows, histograms, lengths) in [
+            (3, 4, &[][..], &[(4, 0)][..]),
+            (3, 5, &[], &[(4, 0), (1, 0)]),
+            (9, 9, &[], &[(4, 0), (4, 0), (1, 0)]),
+            (1, 2, &[0], &[(2, 1)]),
+            (2, 2, &[4, 4, 1], &[(2, 0), (0, 1), (0, 1), (0, 1)]),
+            (2, 0, &[0, 0, 400, 0], &[(0, 2), (0, 1), (0, 1)]),
+        ] {
+            let whole = batch(resources, rows, histograms);
+            let parts = whole.clone().split_rows(4);
+            let got: Vec<_> = parts.iter().map(|part| (part.points.value.len(), part.histograms.len())).collect();
+            assert_eq!(got, lengths, "{rows} rows, {histograms:?}");
+            assert_eq!(parts.iter().flat_map(content).collect::<Vec<_>>(), content(&whole));
+            if parts.len() > 1 {
+                assert!(parts.iter().all(|part| part.resources.len() <= part.len()), "{rows} rows, {histograms:?}");
+            }
         }
     }
 }

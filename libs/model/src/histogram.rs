@@ -54,20 +54,18 @@ impl ExpHistogram {
         if count.is_nan() || count <= 0.0 {
             return;
         }
-        let index = if scale > self.scale {
-            shift_right(index, scale - self.scale)
+        let coarse = scale.max(SCALE_MIN);
+        let index = if coarse > self.scale {
+            shift_right(index, coarse - self.scale)
         } else {
-            self.downscale_to(scale.max(SCALE_MIN));
-            shift_right(index, scale.max(SCALE_MIN).saturating_sub(self.scale).max(0))
+            self.downscale_to(coarse);
+            index
         };
-        let mut index = index;
-        while !self.fits(index) {
-            let coarser = self.scale - 1;
-            if coarser < SCALE_MIN {
-                break;
-            }
-            self.downscale_to(coarser);
-            index = shift_right(index, 1);
+        // Senders may name buckets in which no double lies. Inside of these bounds everything fits at `SCALE_MIN`.
+        let mut index = within_doubles(index, self.scale);
+        while self.scale > SCALE_MIN && !self.fits(index) {
+            self.downscale_to(self.scale - 1);
+            index = within_doubles(shift_right(index, 1), self.scale);
         }
         if self.counts.is_empty() {
             self.offset = index;
@@ -96,8 +94,10 @@ impl ExpHistogram {
         } else if !high.is_finite() {
             self.add_value(low.max(f64::MIN_POSITIVE), count);
         } else {
-            // A first bucket (0, b] says nothing about how small its values are: half to full of its bound.
-            let low = if low > 0.0 { low } else { high / 2.0 };
+            // A first bucket (0, b] says nothing about how small its values are: half to full of its bound. Half of the
+            // smallest double is zero, whose logarithm no bucket has.
+            let low = if low > 0.0 && low <= high { low } else { (high / 2.0).max(f64::MIN_POSITIVE) };
+            let high = high.max(low);
             let (log_low, log_high) = (low.log2(), high.log2());
             let width = 2f64.powi(-self.scale);
             let first = bucket_above(low, self.scale);
@@ -146,12 +146,12 @@ impl ExpHistogram {
         for (at, count) in self.counts.iter().enumerate() {
             if *count > 0.0 && rank <= below + count {
                 let share = (rank - below) / count;
-                return Some(((f64::from(self.offset + at as i32) + share) * width).exp2());
+                return Some(((f64::from(self.offset + at as i32) + share) * width).exp2().min(f64::MAX));
             }
             below += count;
         }
         let end = self.offset + self.counts.len() as i32;
-        Some((f64::from(end) * width).exp2())
+        Some((f64::from(end) * width).exp2().min(f64::MAX))
     }
 
     fn fits(&self, index: i32) -> bool {
@@ -182,6 +182,12 @@ impl ExpHistogram {
     }
 }
 
+/// The nearest bucket of a scale that a double can lie in, or that is next to one: `2^-1074` to `2^1024` and a margin.
+fn within_doubles(index: i32, scale: i32) -> i32 {
+    let bound = (1100.0 * 2f64.powi(scale)).ceil() as i32 + 1;
+    index.clamp(-bound, bound)
+}
+
 fn shift_right(index: i32, by: i32) -> i32 {
     index >> by.clamp(0, 31)
 }
@@ -198,7 +204,69 @@ fn bucket_above(value: f64, scale: i32) -> i32 {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    /// Any double by its bits: subnormals, infinities and NaNs included, which ranges of doubles would never draw.
+    fn any_double() -> impl Strategy<Value = f64> {
+        prop_oneof![
+            any::<u64>().prop_map(f64::from_bits),
+            prop_oneof![Just(0.0), Just(5e-324), Just(f64::MIN_POSITIVE), Just(f64::MAX), Just(f64::INFINITY)],
+        ]
+    }
+
+    fn any_index() -> impl Strategy<Value = i32> {
+        prop_oneof![any::<i32>(), -2_000..2_000i32, Just(i32::MIN), Just(i32::MAX), Just(1_000_000_000)]
+    }
+
+    proptest! {
+        /// Whatever senders name, the size stays bounded and nothing is lost.
+        #[test]
+        fn hostile_buckets_and_ranges_stay_bounded(
+            buckets in prop::collection::vec((-40..40i32, any_index()), 0..20),
+            ranges in prop::collection::vec((any_double(), any_double()), 0..5),
+        ) {
+            let mut histogram = ExpHistogram::default();
+            for (at, (scale, index)) in buckets.iter().enumerate() {
+                histogram.add_bucket(*scale, *index, 1.0);
+                prop_assert!(histogram.counts.len() <= BUCKETS_MAX, "{} buckets", histogram.counts.len());
+                prop_assert_eq!(histogram.count(), (at + 1) as f64);
+            }
+            for (low, high) in ranges {
+                histogram.add_range(low, high, 1.0);
+                prop_assert!(histogram.counts.len() <= BUCKETS_MAX, "{} buckets", histogram.counts.len());
+            }
+            let mut merged = histogram.clone();
+            merged.merge(&histogram);
+            prop_assert!(merged.counts.len() <= BUCKETS_MAX, "{} buckets", merged.counts.len());
+            prop_assert!(merged.quantile(0.99).is_none_or(f64::is_finite));
+        }
+    }
+
+    #[test]
+    fn buckets_beyond_every_double_merge_into_the_outermost() {
+        for offsets in [[0, 1_000_000_000], [-2_000_000_000, 2_000_000_000], [i32::MIN, i32::MAX]] {
+            let mut histogram = ExpHistogram::default();
+            for offset in offsets {
+                histogram.add_bucket(-10, offset, 1.0);
+            }
+            assert_eq!(histogram.count(), 2.0);
+            assert!(histogram.counts.len() <= 7, "{offsets:?}: {} buckets", histogram.counts.len());
+        }
+    }
+
+    #[test]
+    fn a_bound_among_the_smallest_doubles_is_one_bucket_and_not_all_of_them() {
+        for bound in [5e-324, 1e-310, f64::MIN_POSITIVE] {
+            let mut histogram = ExpHistogram::default();
+            histogram.add_range(0.0, bound, 3.0);
+            histogram.add_range(bound, bound, 1.0);
+            assert!((histogram.count() - 4.0).abs() < 1e-9, "{bound:e}: {}", histogram.count());
+            let median = histogram.quantile(0.5).unwrap();
+            assert!((0.0..1e-300).contains(&median), "{bound:e}: {median:e}");
+        }
+    }
 
     #[test]
     fn quantiles_of_single_values_are_within_a_bucket() {

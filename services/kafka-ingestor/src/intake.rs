@@ -12,8 +12,8 @@ use headroom_telemetry::{Counter, Telemetry, catalog};
 
 use crate::Source;
 
-/// Samples of one record of the log. At most 32 bytes each, dictionaries beside them, it stays well below the bound of
-/// every log.
+/// Samples of one record of the log, 32 bytes each; a histogram counts for as many as take its room. Beside them are the
+/// servers and series that they are of, which took their room in the source's records as well.
 const POINTS_PER_RECORD_MAX: usize = 65_536;
 
 /// Decodes the records of one reader.
@@ -29,6 +29,8 @@ pub struct SampleIntake {
 }
 
 struct Metrics {
+    telemetry: Telemetry,
+    name: String,
     source: SourceMetrics,
     records: [Counter; MessageEncoding::ALL.len()],
     ignored: Counter,
@@ -42,6 +44,8 @@ impl SampleIntake {
             records: MessageEncoding::ALL
                 .map(|encoding| telemetry.counter(&catalog::KAFKA_SOURCE_RECORDS, [name, encoding.as_str()])),
             ignored: telemetry.counter(&catalog::KAFKA_SOURCE_IGNORED_FIELDS, [name]),
+            telemetry: telemetry.clone(),
+            name: name.to_owned(),
             source: metrics,
         };
         Self {
@@ -122,6 +126,9 @@ impl Metrics {
     fn count(&self, encoding: MessageEncoding, report: &IngestReport) {
         self.records[encoding as usize].inc();
         self.ignored.add(report.ignored_fields);
+        for (what, count) in report.left_out() {
+            self.telemetry.counter(&catalog::KAFKA_SOURCE_LEFT_OUT, [&self.name, what]).add(count);
+        }
         for (reason, points) in report.rejections() {
             self.source.rejected(reason.as_str(), points, report.message.as_deref().unwrap_or_default());
         }
@@ -217,5 +224,14 @@ mod tests {
         assert_eq!(refused.iter().map(|each| (each.reason, each.count)).collect::<Vec<_>>(), [("no_value", 1)]);
         assert!(refused[0].message.contains("no `value`"), "{}", refused[0].message);
         assert_eq!(intake.metrics.ignored.get(), 1);
+
+        let long = "x".repeat(2000);
+        let record_of =
+            format!(r#"{{"server":"a","gauges":{{"m":1}},"aliases":["{long}"],"attributes":{{"b":"{long}"}}}}"#);
+        intake.take(&record(record_of.as_bytes())).unwrap();
+        for what in ["alias", "attribute_value"] {
+            let line = format!("headroom_kafka_source_left_out_values_total{{source=\"s\",what=\"{what}\"}} 1");
+            assert!(telemetry.render().contains(&line), "{line}");
+        }
     }
 }

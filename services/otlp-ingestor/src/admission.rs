@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Bytes of a unit of the budget: a semaphore counts to 2^32 units at most, and single bytes would be many.
-const UNIT_BYTES: u64 = 1024;
+pub(crate) const UNIT_BYTES: u64 = 1024;
 
 /// Bounds of the OTLP role.
 #[derive(Clone, Copy, Debug)]

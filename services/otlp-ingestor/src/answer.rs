@@ -160,10 +160,24 @@ impl From<AppendError> for Refusal {
             AppendError::NoSuchPartition { .. } => "log_partition",
             AppendError::Closed => "log_closed",
         };
-        if error.is_retryable() {
-            Self::unavailable(reason, error.to_string())
-        } else {
-            Self::too_large(reason, error.to_string())
+        match error {
+            AppendError::TooLarge { .. } => Self::too_large(
+                reason,
+                format!(
+                    "{error}; send smaller batches, or let this service keep more: a record may be a quarter of \
+                     `log.bytes_max` (on Kafka: what the topic's `max.message.bytes` says)"
+                ),
+            ),
+            // Nothing about the body is wrong, and to wait does not help either.
+            AppendError::NoSuchPartition { .. } => Self {
+                http: StatusCode::INTERNAL_SERVER_ERROR,
+                grpc: RpcCode::Internal,
+                reason,
+                message: error.to_string(),
+                retry: false,
+                denial: None,
+            },
+            _ => Self::unavailable(reason, error.to_string()),
         }
     }
 }

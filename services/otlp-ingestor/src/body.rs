@@ -5,7 +5,7 @@ use http_body::Body;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
-use crate::admission::{Bound, Budget, Held};
+use crate::admission::{Bound, Budget, Held, UNIT_BYTES};
 
 /// Why a body was not read.
 #[derive(Debug)]
@@ -32,8 +32,9 @@ pub(crate) struct Read {
 /// Says how long a body is by its first bytes, where its head does not.
 pub(crate) type Announced = fn(&[u8]) -> Option<u64>;
 
-/// Reads a body within a bound. A length that is known beforehand, by the head or by the first bytes, is refused or
-/// taken from the budget at once, and spares the copies of a buffer that grows.
+/// Reads a body within a bound. A length that is known beforehand, by the head or by the first bytes, is refused at once
+/// if it is too large; the budget gives for what has arrived alone, or thirteen who announce much and send nothing would
+/// hold all of it.
 pub(crate) async fn read(
     mut body: Incoming,
     bound: Bound,
@@ -42,22 +43,22 @@ pub(crate) async fn read(
     by_first_bytes: Announced,
 ) -> Result<Read, BodyError> {
     let mut held = Held::default();
-    // Bytes that the budget has given so far; what arrives beyond them is taken as it comes.
+    // Bytes that the budget has given so far, in its own units: many small frames are not rounded up one by one.
     let mut covered = 0;
+    let fits = |length: u64| if length > bound.bytes { Err(BodyError::TooLarge(bound)) } else { Ok(()) };
     let mut admit = |length: u64| {
-        if length > bound.bytes {
-            return Err(BodyError::TooLarge(bound));
-        }
+        fits(length)?;
         if length > covered {
-            if !budget.take(length - covered, &mut held) {
+            let wanted = length.next_multiple_of(UNIT_BYTES);
+            if !budget.take(wanted - covered, &mut held) {
                 return Err(BodyError::Overloaded { bound_bytes: budget.bound_bytes() });
             }
-            covered = length;
+            covered = wanted;
         }
         Ok(())
     };
-    let mut announced = body.size_hint().exact();
-    admit(announced.unwrap_or(0))?;
+    let announced = body.size_hint().exact();
+    fits(announced.unwrap_or(0))?;
     let reading = async {
         // Most bodies fit one frame and are then not copied at all.
         let mut first: Option<Bytes> = None;
@@ -66,15 +67,14 @@ pub(crate) async fn read(
             let Ok(data) = frame.map_err(BodyError::Broken)?.into_data() else { continue };
             let before = whole.len() + first.as_ref().map_or(0, Bytes::len);
             if before == 0 && announced.is_none() {
-                announced = by_first_bytes(&data);
-                admit(announced.unwrap_or(0))?;
+                fits(by_first_bytes(&data).unwrap_or(0))?;
             }
             admit((before + data.len()) as u64)?;
             match first.take() {
                 None if whole.is_empty() => first = Some(data),
                 None => whole.extend_from_slice(&data),
                 Some(head) => {
-                    whole.reserve(announced.map_or(head.len() + data.len(), |length| length as usize));
+                    whole.reserve(head.len() + data.len());
                     whole.extend_from_slice(&head);
                     whole.extend_from_slice(&data);
                 }

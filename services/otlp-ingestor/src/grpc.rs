@@ -8,7 +8,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 
 use headroom_access::Peer;
-use headroom_ingest::{Encoding, Format, StatusCode as RpcCode};
+use headroom_ingest::{Encoding, Format, StatusCode as RpcCode, base64, cut_message};
 
 use crate::admission::Bound;
 use crate::answer::Refusal;
@@ -92,13 +92,14 @@ async fn export(ingestor: &Ingestor, kind: Kind, peer: &Peer, request: Request<I
 fn respond(message: Bytes, status: u32, text: &str, details: Option<Vec<u8>>) -> Response<Answer> {
     let mut trailers = HeaderMap::new();
     trailers.insert("grpc-status", HeaderValue::from(status));
-    if let Ok(text) = HeaderValue::from_str(&percent_encode(text))
+    if let Ok(text) = HeaderValue::from_str(&percent_encode(cut_message(text)))
         && !text.is_empty()
     {
         trailers.insert("grpc-message", text);
     }
     if let Some(details) = details
-        && let Ok(details) = HeaderValue::from_str(&base64(&details))
+        // Binary metadata travels as Base64 without padding.
+        && let Ok(details) = HeaderValue::from_str(base64(&details).trim_end_matches('='))
     {
         trailers.insert("grpc-status-details-bin", details);
     }
@@ -124,19 +125,6 @@ fn percent_encode(text: &str) -> String {
     encoded
 }
 
-/// Binary metadata travels as base64 without padding.
-fn base64(bytes: &[u8]) -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for chunk in bytes.chunks(3) {
-        let group = chunk.iter().enumerate().fold(0u32, |group, (at, byte)| group | u32::from(*byte) << (16 - 8 * at));
-        for sextet in 0..=chunk.len() {
-            text.push(char::from(ALPHABET[(group >> (18 - 6 * sextet)) as usize & 63]));
-        }
-    }
-    text
-}
-
 fn name_of(code: RpcCode) -> &'static str {
     match code {
         RpcCode::InvalidArgument => "INVALID_ARGUMENT",
@@ -152,13 +140,6 @@ fn name_of(code: RpcCode) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn base64_has_no_padding() {
-        for (bytes, text) in [("", ""), ("f", "Zg"), ("fo", "Zm8"), ("foo", "Zm9v"), ("foobar", "Zm9vYmFy")] {
-            assert_eq!(base64(bytes.as_bytes()), text);
-        }
-    }
 
     #[test]
     fn messages_are_percent_encoded() {

@@ -8,16 +8,16 @@ use bytes::Bytes;
 use headroom_access::{Access, Caller, Peer, Scope, Surface};
 use headroom_ingest::{
     BodyLimits, Decoder, Encoding, Format, IdentityConfig, IngestLimits, OtherSignal, count_records,
-    count_records_json, decompress, empty_response, metrics_response,
+    count_records_json, decompress, empty_response, json_to_protobuf, metrics_response,
 };
 use headroom_log::SampleLog;
 use http::{HeaderMap, Request, Response, header};
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
 
-use crate::admission::{Bound, Budget, Limits};
+use crate::admission::{Bound, Budget, Held, Limits};
 use crate::answer::Refusal;
-use crate::body::Read;
+use crate::body::{BodyError, Read};
 use crate::metrics::{Metrics, Transport};
 use crate::refusals::{Refusals, Refused, sender_of};
 use crate::{grpc, http as otlp_http, sink};
@@ -146,18 +146,31 @@ impl Ingestor {
         let limits = BodyLimits { received_bytes_max: bytes.len(), body_bytes_max: bound.bytes as usize };
         let plain = decompress(encoding, &bytes, limits).map_err(|error| Refusal::decompress(&error, bound))?;
         if matches!(plain, Cow::Owned(_)) && !self.budget.take(plain.len() as u64, &mut held) {
-            return Err(crate::body::BodyError::Overloaded { bound_bytes: self.budget.bound_bytes() }.into());
+            return Err(BodyError::Overloaded { bound_bytes: self.budget.bound_bytes() }.into());
         }
         match kind {
             Kind::Metrics => {
-                let mut decoder = self.borrow_decoder();
-                let decoded = match format {
-                    Format::Protobuf => decoder.decode_protobuf(&plain),
-                    Format::Json => decoder.decode_json(&plain),
+                let protobuf = match format {
+                    Format::Protobuf => plain,
+                    Format::Json => {
+                        let protobuf = json_to_protobuf(&plain)?;
+                        drop(plain);
+                        // What is held from here on is what the JSON has become, not what it was.
+                        held = Held::default();
+                        if protobuf.len() as u64 > bound.bytes {
+                            return Err(BodyError::TooLarge(bound).into());
+                        }
+                        if !self.budget.take(protobuf.len() as u64, &mut held) {
+                            return Err(BodyError::Overloaded { bound_bytes: self.budget.bound_bytes() }.into());
+                        }
+                        Cow::Owned(protobuf)
+                    }
                 };
+                let mut decoder = self.borrow_decoder();
+                let decoded = decoder.decode_protobuf(&protobuf);
                 self.return_decoder(decoder);
                 let decoded = decoded?;
-                drop(plain);
+                drop(protobuf);
                 drop(bytes);
                 sink::append(&*self.log, decoded.batch).await?;
                 self.metrics.points(transport, &decoded.report);

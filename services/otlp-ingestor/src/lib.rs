@@ -12,6 +12,7 @@
 pub mod admission;
 mod answer;
 mod body;
+mod deadline;
 mod grpc;
 mod handler;
 mod http;

@@ -14,10 +14,15 @@ use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
+use crate::deadline::{Deadline, Requests};
 use crate::handler::Ingestor;
 
-/// How long a sender may take over the head of a request.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a sender may take over the head of a request, the first included.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long an HTTP/1 connection may be silent between requests: longer than senders usually wait between exports, so
+/// that one a minute does not connect, and shake hands, each time.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// Streams of one HTTP/2 connection.
 const STREAMS_MAX: u32 = 64;
@@ -94,7 +99,8 @@ pub async fn serve(listener: Listener, ingestor: Arc<Ingestor>, mut shutdown: wa
             let peer = Arc::new(peer);
             let _open = ingestor.metrics().connection(name);
             let mut builder = auto::Builder::new(TokioExecutor::new());
-            builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_buf_size(1 << 20);
+            // hyper's timeout runs between requests as well; for heads alone there is the deadline around the socket.
+            builder.http1().timer(TokioTimer::new()).header_read_timeout(IDLE_TIMEOUT).max_buf_size(1 << 20);
             builder
                 .http2()
                 .timer(TokioTimer::new())
@@ -103,9 +109,16 @@ pub async fn serve(listener: Listener, ingestor: Arc<Ingestor>, mut shutdown: wa
                 .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
                 .max_frame_size(1 << 20)
                 .keep_alive_interval(Some(Duration::from_secs(30)));
+            let requests = Arc::new(Requests::default());
+            let socket = Deadline::new(socket, requests.clone(), HEAD_TIMEOUT, ingestor.metrics().late_heads(name));
             let service = service_fn(move |request| {
-                let (ingestor, peer) = (ingestor.clone(), peer.clone());
-                async move { Ok::<_, std::convert::Infallible>(ingestor.answer(&peer, request).await) }
+                let (ingestor, peer, requests) = (ingestor.clone(), peer.clone(), requests.clone());
+                requests.begin();
+                async move {
+                    let answer = ingestor.answer(&peer, request).await;
+                    requests.answered();
+                    Ok::<_, std::convert::Infallible>(answer)
+                }
             });
             let connection = builder.serve_connection(TokioIo::new(socket), service);
             tokio::pin!(connection);

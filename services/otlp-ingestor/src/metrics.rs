@@ -89,6 +89,9 @@ impl Metrics {
         for (reason, points) in report.rejections() {
             self.telemetry.counter(&catalog::OTLP_POINTS_REJECTED, [reason.as_str()]).add(points);
         }
+        for (what, count) in report.left_out() {
+            self.telemetry.counter(&catalog::OTLP_LEFT_OUT, [what]).add(count);
+        }
     }
 
     pub(crate) fn ignored(&self, kind: Kind, records: u64) {
@@ -105,6 +108,10 @@ impl Metrics {
 
     pub(crate) fn refused_connection(&self, listener: &str) {
         self.telemetry.counter(&catalog::LISTENER_REFUSED, [listener, "connections_max"]).inc();
+    }
+
+    pub(crate) fn late_heads(&self, listener: &str) -> Counter {
+        self.telemetry.counter(&catalog::LISTENER_REFUSED, [listener, "head_timeout"])
     }
 }
 

@@ -12,6 +12,10 @@ use crate::decoder::DecodeError;
 /// The code of a missing text.
 pub(super) const MISSING: u32 = u32::MAX;
 
+/// Bytes of a row's text that may lie where other rows have theirs. Views may share, and many rows that share something
+/// long would be work without end.
+const SHARED_BYTES_MAX: u64 = 1024;
+
 /// Which rows have a value; all of them without a bitmap.
 pub(super) struct Validity<'a>(Option<Cow<'a, [u8]>>);
 
@@ -169,7 +173,15 @@ impl<'a> Texts<'a> {
             }
             Type::Utf8View => {
                 let views = parts.values(rows, 16)?;
-                Shape::Views { views, data: parts.buffers.collect() }
+                let data: Vec<Cow<'a, [u8]>> = parts.buffers.collect();
+                let bytes = data.iter().map(|data| data.len() as u64).sum::<u64>();
+                let lengths = views.as_chunks::<16>().0.iter().map(|view| {
+                    u64::from(view[0]) | u64::from(view[1]) << 8 | u64::from(view[2]) << 16 | u64::from(view[3]) << 24
+                });
+                if lengths.sum::<u64>() > bytes + rows as u64 * SHARED_BYTES_MAX {
+                    return Err(wrong(format!("the texts of column `{name}` are many times what its buffers hold")));
+                }
+                Shape::Views { views, data }
             }
             _ => return Err(wrong(format!("column `{name}` must hold text, plain or dictionary-encoded"))),
         };
@@ -215,6 +227,11 @@ impl<'a> Texts<'a> {
         }
     }
 
+    /// Looks at every text once, so that nobody has to complain about one later.
+    pub(super) fn check(&self, name: &str) -> Result<(), DecodeError> {
+        (0..self.rows).try_for_each(|row| self.text(name, row).map(drop))
+    }
+
     fn text(&self, name: &str, row: usize) -> Result<Option<&str>, DecodeError> {
         match self.bytes(row) {
             Ok(None) => Ok(None),
@@ -231,14 +248,41 @@ impl<'a> Texts<'a> {
 pub(super) struct Coded<'t> {
     /// Per row; [`MISSING`] where there is none.
     pub(super) codes: Vec<u32>,
-    /// What a code stands for. A dictionary may say a text twice or have a missing one.
-    pub(super) values: Vec<Option<&'t str>>,
+    values: Values<'t>,
+}
+
+/// What codes stand for.
+enum Values<'t> {
+    Plain(Vec<&'t str>),
+    /// Texts that were checked, where they lie: any number of columns may share a dictionary, and most of it may be of no
+    /// use to a batch. It may say a text twice or have a missing one.
+    Dictionary(&'t Texts<'t>),
+}
+
+impl<'t> Coded<'t> {
+    /// How many codes there are.
+    pub(super) fn width(&self) -> usize {
+        match &self.values {
+            Values::Plain(values) => values.len(),
+            Values::Dictionary(texts) => texts.len(),
+        }
+    }
+
+    /// The text of a row, if it has one.
+    pub(super) fn value(&self, row: usize) -> Option<&'t str> {
+        let code = *self.codes.get(row)?;
+        match &self.values {
+            Values::Plain(values) => values.get(code as usize).copied(),
+            Values::Dictionary(_) if code == MISSING => None,
+            Values::Dictionary(texts) => std::str::from_utf8(texts.bytes(code as usize).ok()??).ok(),
+        }
+    }
 }
 
 /// The codes of a column without a dictionary.
 pub(super) fn code_plain<'t>(name: &str, texts: &'t Texts<'_>) -> Result<Coded<'t>, DecodeError> {
     let mut codes = Vec::with_capacity(texts.len());
-    let mut values: Vec<Option<&'t str>> = Vec::new();
+    let mut values: Vec<&'t str> = Vec::new();
     let mut known: FxHashMap<&'t str, u32> = FxHashMap::default();
     let mut last: Option<(&'t [u8], u32)> = None;
     for row in 0..texts.len() {
@@ -255,16 +299,16 @@ pub(super) fn code_plain<'t>(name: &str, texts: &'t Texts<'_>) -> Result<Coded<'
             continue;
         };
         let code = *known.entry(text).or_insert_with(|| {
-            values.push(Some(text));
+            values.push(text);
             (values.len() - 1) as u32
         });
         last = Some((text.as_bytes(), code));
         codes.push(code);
     }
-    Ok(Coded { codes, values })
+    Ok(Coded { codes, values: Values::Plain(values) })
 }
 
-/// The codes of a column with a dictionary: its indices, each of them within the dictionary.
+/// The codes of a column with a dictionary: its indices, each of them within the dictionary, which has been checked.
 pub(super) fn code_dictionary<'t>(
     name: &str,
     index: Option<arrow_ipc::Int<'_>>,
@@ -306,8 +350,7 @@ pub(super) fn code_dictionary<'t>(
             }
         }
     }
-    let values = (0..dictionary.len()).map(|row| dictionary.text(name, row)).collect::<Result<_, _>>()?;
-    Ok(Coded { codes, values })
+    Ok(Coded { codes, values: Values::Dictionary(dictionary) })
 }
 
 /// Numbers as doubles; `None` for a column without missing ones.

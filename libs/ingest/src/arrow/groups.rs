@@ -31,7 +31,7 @@ impl Groups {
     /// Splits every group by a column.
     fn split(&mut self, column: &Coded<'_>) {
         // The code of a missing text becomes the one behind the last.
-        let width = column.values.len() + 1;
+        let width = column.width() + 1;
         let code_of = |code: u32| if code == MISSING { width as u32 - 1 } else { code };
         let mut first_row = Vec::new();
         let mut open = |row: usize| {

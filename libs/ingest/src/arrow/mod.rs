@@ -16,6 +16,6 @@ use crate::decoder::DecodeError;
 
 /// An error with the column or message that it is about.
 #[cold]
-fn wrong(what: impl Into<String>) -> DecodeError {
-    DecodeError::Arrow { message: what.into() }
+fn wrong(what: impl AsRef<str>) -> DecodeError {
+    DecodeError::arrow(what.as_ref())
 }

@@ -139,9 +139,18 @@ impl ArrowDecoder {
                     // A dictionary of a column that nobody reads is none of ours.
                     if let Some(layout) = of_dictionary.get(&id) {
                         let rows = batch.rows()?;
+                        if rows > self.limits.points_per_request_max {
+                            return Err(wrong(format!(
+                                "the dictionary of column `{}` has {rows} entries, and a message may have {} samples; send \
+                                 entries that samples use",
+                                layout.name(),
+                                self.limits.points_per_request_max
+                            )));
+                        }
                         let column = batch.column(&layout.as_values())?;
                         messages.used(&batch);
                         let texts = Texts::new(layout.name(), layout.field.type_type(), rows, column)?;
+                        texts.check(layout.name())?;
                         dictionaries.insert(id, texts);
                     }
                 }
@@ -277,7 +286,7 @@ impl ArrowDecoder {
                 .resource
                 .iter()
                 .zip(coded)
-                .filter_map(move |((key, _), column)| Some((key.as_str(), value(column, row)?)))
+                .filter_map(move |((key, _), column)| Some((key.as_str(), column.value(row)?)))
         };
         let mut indices = Vec::with_capacity(groups.first_row.len());
         for row in &groups.first_row {
@@ -316,9 +325,7 @@ impl ArrowDecoder {
             return Err(RejectReason::TooManyAttributes);
         }
         attributes.sort();
-        // A cut value must not name anything: a name has to be shorter than what values are cut to.
-        let bytes_max = self.limits.identity_bytes_max.min(self.limits.attribute_value_bytes_max.saturating_sub(1));
-        self.identity.resolve(attributes, bytes_max)
+        self.identity.resolve_within(attributes, &self.limits, report)
     }
 
     /// The index in the batch of every group of series, or why it has none.
@@ -338,7 +345,7 @@ impl ArrowDecoder {
         let scope = self.interner.scope("", NONE, &self.limits);
         let mut indices = Vec::with_capacity(groups.first_row.len());
         for row in &groups.first_row {
-            let text = |column: Option<&Coded<'_>>| column.and_then(|column| value(column, *row).map(str::to_owned));
+            let text = |column: Option<&Coded<'_>>| column.and_then(|column| column.value(*row).map(str::to_owned));
             let kind = match text(kind).as_deref() {
                 None | Some("gauge") => SeriesKind::Gauge,
                 Some("counter") => SeriesKind::Counter,
@@ -349,7 +356,7 @@ impl ArrowDecoder {
                 }
             };
             let (name, unit) = (text(metric).unwrap_or_default(), text(unit).unwrap_or_default());
-            let given = attributes.iter().filter_map(|(key, column)| Some((*key, value(column, *row)?)));
+            let given = attributes.iter().filter_map(|(key, column)| Some((*key, column.value(*row)?)));
             let index = scope.and_then(|scope| {
                 let (name, unit) = (name.as_bytes(), unit.as_bytes());
                 let key = MetricKey { scope, kind, role: Role::Plain, name, unit };
@@ -411,11 +418,6 @@ impl ArrowDecoder {
         let (metric, unit) = (Arc::clone(name), Arc::clone(unit));
         Ok(Series { metric, unit, kind, attributes: attributes.into(), bounds: Arc::default() })
     }
-}
-
-/// The text of a column in a row, if it has one.
-fn value<'t>(column: &Coded<'t>, row: usize) -> Option<&'t str> {
-    column.codes.get(row).and_then(|code| column.values.get(*code as usize).copied().flatten())
 }
 
 /// Bytes that tell such attributes from all others.

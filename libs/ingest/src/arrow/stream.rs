@@ -211,6 +211,8 @@ pub(super) struct Batch<'a> {
     is_compressed: bool,
     variadic: Vec<usize>,
     left: usize,
+    /// Bytes of the body that no buffer has claimed. Buffers that lie over one another would make columns out of nothing.
+    unclaimed: usize,
 }
 
 impl<'a> Batch<'a> {
@@ -222,7 +224,7 @@ impl<'a> Batch<'a> {
         };
         let counts = header.variadicBufferCounts().into_iter().flatten();
         let variadic = counts.map(|count| usize::try_from(count).unwrap_or(usize::MAX)).collect();
-        Ok(Self { header, body, is_compressed, variadic, left })
+        Ok(Self { header, body, is_compressed, variadic, left, unclaimed: body.len() })
     }
 
     /// Rows that the batch says it has; no column may have fewer.
@@ -268,6 +270,10 @@ impl<'a> Batch<'a> {
             let bytes = bytes.and_then(|(offset, length)| self.body.get(offset..offset.checked_add(length)?));
             let bytes =
                 bytes.ok_or_else(|| wrong(format!("a buffer of column `{name}` lies outside of its message")))?;
+            self.unclaimed = self
+                .unclaimed
+                .checked_sub(bytes.len())
+                .ok_or_else(|| wrong(format!("the buffers of column `{name}` lie over those of others")))?;
             buffers.push(if self.is_compressed { self.decompress(bytes, name)? } else { Cow::Borrowed(bytes) });
         }
         Ok(Buffers { rows, has_nulls: node.null_count() != 0, buffers })

@@ -87,7 +87,9 @@ impl CountersDecoder {
     /// # Errors
     /// If the message is not made of counter records. Nothing of it is then in the batch.
     pub fn take(&mut self, body: &[u8], defaults: RecordDefaults) -> Result<IngestReport, DecodeError> {
-        if self.batch.is_none() {
+        // An empty batch is begun anew: its messages were all useless, and what they took of the bounds would be gone for
+        // ever, because nobody finishes a batch with nothing in it.
+        if self.is_empty() {
             self.interner.begin(&self.limits);
             self.stage.previous = NONE;
             self.stage.guess = NONE;
@@ -521,9 +523,7 @@ impl<'a> Message<'_, 'a> {
             self.stage.report.cut_attributes += cut;
         }
         let attributes = self.intern(given);
-        // A cut value must not name anything: a name has to be shorter than what values are cut to.
-        let bytes_max = self.limits.identity_bytes_max.min(self.limits.attribute_value_bytes_max.saturating_sub(1));
-        Ok(self.identity.resolve(attributes, bytes_max))
+        Ok(self.identity.resolve_within(attributes, self.limits, &mut self.stage.report))
     }
 }
 

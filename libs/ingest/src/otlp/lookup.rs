@@ -61,9 +61,7 @@ impl Walk<'_> {
         }
         self.report.cut_attributes += list.cut;
         let attributes = self.intern_pairs(list.finish());
-        // A cut value must not name anything: a name has to be shorter than what values are cut to.
-        let bytes_max = self.limits.identity_bytes_max.min(self.limits.attribute_value_bytes_max.saturating_sub(1));
-        Ok(self.identity.resolve(attributes, bytes_max)?)
+        Ok(self.identity.resolve_within(attributes, self.limits, &mut self.report)?)
     }
 
     fn intern_pairs(&mut self, pairs: Vec<(&str, String)>) -> Vec<(Arc<str>, Arc<str>)> {

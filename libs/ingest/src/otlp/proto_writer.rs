@@ -12,7 +12,8 @@ impl ProtoWriter {
         self.bytes
     }
 
-    fn raw_varint(&mut self, mut value: u64) {
+    /// An item of a packed list of varints.
+    pub(crate) fn raw_varint(&mut self, mut value: u64) {
         while value >= 0x80 {
             self.bytes.push(value as u8 | 0x80);
             value >>= 7;
@@ -38,14 +39,7 @@ impl ProtoWriter {
         self.varint(field, u64::from((value << 1 ^ value >> 31) as u32));
     }
 
-    /// A field of eight bytes: `fixed64`, `sfixed64`, `double` by its bits.
-    pub(crate) fn fixed64(&mut self, field: u32, value: u64) {
-        if value != 0 {
-            self.fixed64_always(field, value);
-        }
-    }
-
-    /// A field of eight bytes that stands even if it is 0.
+    /// A field of eight bytes that stands even if it is 0: `fixed64`, `sfixed64`, `double` by its bits.
     pub(crate) fn fixed64_always(&mut self, field: u32, value: u64) {
         self.raw_varint(u64::from(field << 3 | 1));
         self.bytes.extend_from_slice(&value.to_le_bytes());
@@ -65,10 +59,53 @@ impl ProtoWriter {
         self.bytes.extend_from_slice(value);
     }
 
+    /// An item of a packed list of eight bytes each.
+    pub(crate) fn raw_fixed64(&mut self, value: u64) {
+        self.bytes.extend_from_slice(&value.to_le_bytes());
+    }
+
     /// A message field.
     pub(crate) fn message(&mut self, field: u32, write: impl FnOnce(&mut Self)) {
-        let mut inner = Self::default();
-        write(&mut inner);
-        self.bytes_always(field, &inner.bytes);
+        let from = self.begin(field);
+        write(self);
+        self.end(from);
+    }
+
+    /// Begins a message or a packed list, which [`end`](Self::end) ends: what is written between is inside.
+    pub(crate) fn begin(&mut self, field: u32) -> usize {
+        self.raw_varint(u64::from(field << 3 | 2));
+        // Room for the length of most.
+        self.bytes.push(0);
+        self.bytes.len()
+    }
+
+    /// Ends what began at `from`. The length stands before the content and is known after it; a longer one than there
+    /// is room for moves the content, which beside a buffer for each message costs nothing.
+    pub(crate) fn end(&mut self, from: usize) {
+        let length = self.bytes.len() - from;
+        if let (Ok(short @ 0..0x80), Some(room)) = (u8::try_from(length), self.bytes.get_mut(from - 1)) {
+            *room = short;
+            return;
+        }
+        let mut prefix = Self::default();
+        prefix.raw_varint(length as u64);
+        self.bytes.splice(from - 1..from, prefix.bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_have_their_length_before_them_however_long_it_is() {
+        for (length, prefix) in
+            [(0, &[0x0a, 0][..]), (127, &[0x0a, 127]), (128, &[0x0a, 0x80, 1]), (300, &[0x0a, 0xac, 2])]
+        {
+            let content = vec![b'x'; length];
+            let mut out = ProtoWriter::default();
+            out.message(1, |out| content.iter().for_each(|byte| out.bytes.push(*byte)));
+            assert_eq!(out.finish(), [prefix, &content].concat(), "{length}");
+        }
     }
 }

@@ -249,7 +249,7 @@ impl<'d> Walk<'d> {
             Some(value) => value,
             None => return self.reject_point(RejectReason::NoValue),
         };
-        let times = match self.accept(point.start, point.time) {
+        let times = match self.accept(point.start, point.time, 1) {
             Ok(times) => times,
             Err(reason) => return self.reject_point(reason),
         };
@@ -300,7 +300,7 @@ impl<'d> Walk<'d> {
             histogram::EXPONENTIAL_ATTRIBUTES_KEY
         };
         let is_stale = fields.flags & NO_RECORDED_VALUE != 0;
-        let times = self.accept(fields.start, fields.time)?;
+        let times = self.accept(fields.start, fields.time, 1)?;
         if fields.buckets.len() > self.limits.buckets_per_point_max {
             return Err(RejectReason::TooManyBuckets.into());
         }
@@ -350,7 +350,8 @@ impl<'d> Walk<'d> {
     ) -> Result<(), Fault> {
         fields.read(bytes)?;
         let is_stale = fields.flags & NO_RECORDED_VALUE != 0;
-        let times = self.accept(fields.start, fields.time)?;
+        // A row for the count, one for the sum, and one for each quantile.
+        let times = self.accept(fields.start, fields.time, fields.quantiles.len().saturating_add(2))?;
         if fields.quantiles.len() > self.limits.buckets_per_point_max {
             return Err(RejectReason::TooManyBuckets.into());
         }
@@ -374,16 +375,16 @@ impl<'d> Walk<'d> {
         Ok(())
     }
 
-    /// Validates a point's times, and that there is room for it.
+    /// Validates a point's times, and that there is room for the rows it becomes.
     #[inline(always)]
-    fn accept(&self, start: u64, time: u64) -> Result<Times, RejectReason> {
+    fn accept(&self, start: u64, time: u64, rows: usize) -> Result<Times, RejectReason> {
         if time == 0 {
             return Err(RejectReason::NoTime);
         }
         let (Ok(start_ns), Ok(time_ns)) = (i64::try_from(start), i64::try_from(time)) else {
             return Err(RejectReason::TimeOutOfRange);
         };
-        if self.report.accepted_points >= self.limits.points_per_request_max as u64 {
+        if self.builder.len().saturating_add(rows) > self.limits.points_per_request_max {
             return Err(RejectReason::TooManyPoints);
         }
         Ok(Times { start_ns, time_ns })

@@ -1,8 +1,8 @@
 //! The answers, read back by prost and serde_json.
 
 use headroom_ingest::{
-    Decoder, Format, IdentityConfig, IngestLimits, IngestReport, Status, StatusCode, count_records, empty_response,
-    metrics_response,
+    CountersDecoder, Decoder, Format, IdentityConfig, IngestLimits, IngestReport, RecordDefaults, Status, StatusCode,
+    count_records, empty_response, metrics_response,
 };
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceResponse;
 use prost::Message;
@@ -127,4 +127,29 @@ fn other_signals_are_counted() {
     assert_eq!(count_records(&body), Ok(2));
     assert_eq!(count_records(&[]), Ok(0));
     assert!(count_records(&body[..9]).is_err());
+}
+
+#[test]
+fn what_senders_write_does_not_make_errors_of_any_length() {
+    let long = "é".repeat(500_000);
+    let otlp = |point: String| {
+        let metric = format!(r#"{{"name":"m","gauge":{{"dataPoints":[{point}]}}}}"#);
+        let body = format!(r#"{{"resourceMetrics":[{{"scopeMetrics":[{{"metrics":[{metric}]}}]}}]}}"#);
+        Decoder::new(IdentityConfig::default(), IngestLimits::default()).decode_json(body.as_bytes()).unwrap_err()
+    };
+    let record = |body: String| {
+        CountersDecoder::new(IdentityConfig::default(), IngestLimits::default())
+            .take(body.as_bytes(), RecordDefaults::default())
+            .unwrap_err()
+    };
+    for error in [
+        otlp(format!(r#"{{"asInt":"{long}"}}"#)),
+        otlp(format!(r#"{{"asInt":" at line {long}"}}"#)),
+        record(format!(r#"{{"server":"a","gauges":{{"{long}":"x"}}}}"#)),
+        record(format!(r#"{{"server":"a","metrics":[{{"kind":"{long}"}}]}}"#)),
+        record(format!(r#"{{"server":"a","gauges":{{}},"{long}":x}}"#)),
+    ] {
+        let message = error.to_string();
+        assert!(message.len() < 700 && message.contains('…') && message.contains("line 1, column"), "{message}");
+    }
 }

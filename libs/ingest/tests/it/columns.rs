@@ -177,6 +177,55 @@ fn samples_beyond_the_bound_are_counted() {
     assert_eq!((decoded.batch.len(), decoded.report.rejected(RejectReason::TooManyPoints)), (4, 2));
 }
 
+#[test]
+fn a_dictionary_is_bounded_and_any_number_of_columns_may_share_it() {
+    let limits = IngestLimits { points_per_request_max: 4, ..IngestLimits::default() };
+    for (entries, message) in [(4, None), (5, Some("has 5 entries, and a message may have 4 samples"))] {
+        let values: Vec<String> = (0..entries).map(|entry| format!("s{entry}")).collect();
+        let values = StringArray::from(values);
+        let server: ArrayRef = Arc::new(DictionaryArray::<Int8Type>::new(vec![0, 0, 3].into(), Arc::new(values)));
+        let mut decoder = ArrowDecoder::new(IdentityConfig::default(), limits.clone());
+        match (decoder.decode(&stream(&with("server", server), 1), RecordDefaults::default()), message) {
+            (Ok(decoded), None) => assert_eq!((decoded.batch.len(), &*decoded.batch.resources[1].server), (3, "s3")),
+            (Err(error), Some(message)) => assert!(error.to_string().contains(message), "{error}"),
+            (other, _) => panic!("{entries}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn views_may_share_texts_but_not_without_end() {
+    for (bytes, is_read) in [(1000, true), (1_000_000, false)] {
+        let mut server = StringViewBuilder::new().with_deduplicate_strings();
+        let name = "x".repeat(bytes);
+        (0..3).for_each(|_| server.append_value(&name));
+        let decoded = decode(&stream(&with("server", Arc::new(server.finish())), 1));
+        match decoded {
+            Ok(decoded) => {
+                assert!(is_read && decoded.report.rejected(RejectReason::IdentityTooLong) == 3, "{decoded:?}")
+            }
+            Err(error) => assert!(!is_read && error.to_string().contains("many times"), "{error}"),
+        }
+    }
+}
+
+#[test]
+fn buffers_that_lie_over_one_another_are_refused() {
+    let mut bytes = stream(&base(), 1);
+    let word = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap()) as usize;
+    // Each message is a marker, a length, metadata and a body; the schema's has none.
+    let batch = 8 + word(4);
+    let message = arrow_ipc::root_as_message(&bytes[batch + 8..batch + 8 + word(batch + 4)]).unwrap();
+    let whole = [0i64.to_le_bytes(), message.bodyLength().to_le_bytes()].concat();
+    let places = message.header_as_record_batch().unwrap().buffers().unwrap().bytes();
+    let (from, length) = (places.as_ptr() as usize - bytes.as_ptr() as usize, places.len());
+    for place in bytes[from..from + length].chunks_mut(16) {
+        place.copy_from_slice(&whole);
+    }
+    let error = decode(&bytes).unwrap_err().to_string();
+    assert!(error.contains("lie over those of others"), "{error}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
 

@@ -328,3 +328,19 @@ proptest! {
         let _ = decoder().take(&text, RecordDefaults::default());
     }
 }
+
+#[test]
+fn useless_messages_do_not_use_up_what_good_ones_need() {
+    let limits = IngestLimits { resources_per_request_max: 2, series_per_request_max: 2, ..IngestLimits::default() };
+    let mut decoder = CountersDecoder::new(IdentityConfig::default(), limits);
+    for number in 0..5 {
+        // Nobody's samples, and each of a resource and a series of its own.
+        let useless = format!(r#"{{"attributes":{{"a":{number}}},"gauges":{{"m{number}":1}}}}"#);
+        let defaults = RecordDefaults { time_ns: Some(1) };
+        let report = decoder.take(useless.as_bytes(), defaults).unwrap();
+        assert_eq!(report.rejected(RejectReason::NoIdentity), 1, "{:?}", report.message);
+    }
+    let report = decoder.take(br#"{"server":"a","time":1,"gauges":{"m":1}}"#, RecordDefaults::default()).unwrap();
+    assert_eq!((report.accepted_points, report.message), (1, None));
+    assert_eq!(decoder.finish().len(), 1);
+}

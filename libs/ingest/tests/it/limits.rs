@@ -90,6 +90,21 @@ fn bounds_of_attributes_and_names() {
 }
 
 #[test]
+fn a_summary_counts_for_the_rows_that_it_becomes() {
+    // Four rows each: count, sum and two quantiles.
+    let quantiles = r#"[{"quantile":0.5,"value":1},{"quantile":0.99,"value":2}]"#;
+    let point = format!(r#"{{"timeUnixNano":1,"count":1,"sum":1,"quantileValues":{quantiles}}}"#);
+    let summary = format!(r#"{{"name":"s","summary":{{"dataPoints":[{point},{point}]}}}}"#);
+    for (points_per_request_max, rows, rejected) in [(3, 0, 2), (4, 4, 1), (7, 4, 1), (8, 8, 0)] {
+        let limits = IngestLimits { points_per_request_max, ..IngestLimits::default() };
+        let body = format!(r#"{{"resourceMetrics":[{}]}}"#, resource(&host("a"), std::slice::from_ref(&summary)));
+        let decoded = Decoder::new(IdentityConfig::default(), limits).decode_json(body.as_bytes()).unwrap();
+        let counted = decoded.report.rejected(RejectReason::TooManyPoints);
+        assert_eq!((decoded.batch.len(), counted), (rows, rejected), "{points_per_request_max}");
+    }
+}
+
+#[test]
 fn a_long_value_of_a_resource_is_cut_but_never_names_a_server() {
     let limits = IngestLimits { attribute_value_bytes_max: 8, ..IngestLimits::default() };
     let one = [metric("m", &[""])];
@@ -100,6 +115,25 @@ fn a_long_value_of_a_resource_is_cut_but_never_names_a_server() {
     let decoded = Decoder::new(IdentityConfig::default(), limits).decode_json(body.as_bytes()).unwrap();
     assert_eq!(decoded.report.cut_attributes, 1);
     assert_eq!(decoded.batch.resources[0].attribute("process.command_line"), Some("éééé"));
+}
+
+#[test]
+fn aliases_too_long_or_too_many_are_counted() {
+    let listed = |aliases: &[String]| {
+        let names = attribute("headroom.alias", &format!(r#"{{"stringValue":"{}"}}"#, aliases.join(",")));
+        let body = format!(
+            r#"{{"resourceMetrics":[{}]}}"#,
+            resource(&format!("{},{names}", host("a")), &[metric("m", &[""])])
+        );
+        let mut decoder = Decoder::new(IdentityConfig::default(), IngestLimits::default());
+        let decoded = decoder.decode_json(body.as_bytes()).unwrap();
+        let aliases = decoded.batch.resources[0].aliases.len();
+        (aliases, decoded.report.left_out().collect::<Vec<_>>())
+    };
+    let names = |count: usize| (0..count).map(|number| format!("n{number}")).collect::<Vec<_>>();
+    assert_eq!(listed(&names(32)), (32, vec![]));
+    assert_eq!(listed(&names(35)), (32, vec![("alias", 3)]));
+    assert_eq!(listed(&["a".into(), "x".repeat(300)]), (0, vec![("alias", 1)]));
 }
 
 #[test]

@@ -73,6 +73,9 @@ catalog! {
     Counter OTLP_POINTS_REJECTED, "headroom_otlp_rejected_points_total", Unit::Count("point"), 64,
         "Data points refused for good, as the partial success of the answer told the sender.",
         [reason: "why, such as `no_identity` or `too_many_points`"];
+    Counter OTLP_LEFT_OUT, "headroom_otlp_left_out_values_total", Unit::Count("value"), 4,
+        "What was left out of data points and resources that were otherwise taken.",
+        [what: "`negative_buckets` of a histogram point, the end of a resource's `attribute_value`, or an `alias` too long or too many"];
     Counter OTLP_IGNORED, "headroom_otlp_ignored_records_total", Unit::Count("record"), 4,
         "Spans and log records accepted and dropped, so that senders with one endpoint for all signals work.",
         [kind: "`traces` or `logs`"];
@@ -120,6 +123,9 @@ catalog! {
     Counter KAFKA_SOURCE_IGNORED_FIELDS, "headroom_kafka_source_ignored_fields_total", Unit::Count("field"), 64,
         "Fields of counter records and columns of Arrow streams that were stepped over because nobody knows them.",
         [source: "name of the source"];
+    Counter KAFKA_SOURCE_LEFT_OUT, "headroom_kafka_source_left_out_values_total", Unit::Count("value"), 256,
+        "What was left out of samples and resources of foreign topics that were otherwise taken.",
+        [source: "name of the source", what: "as in `headroom_otlp_left_out_values_total`"];
     Counter KAFKA_SOURCE_REFUSED, "headroom_kafka_source_refused_records_total", Unit::Count("record"), 512,
         "Records of foreign topics that cannot be used.",
         [source: "name of the source", reason: "`undecodable`, `unknown_encoding`, `empty`, or why all of its samples were rejected"];

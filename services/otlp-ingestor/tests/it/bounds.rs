@@ -69,12 +69,59 @@ async fn what_the_log_does_not_take_now_is_to_be_sent_again() {
 }
 
 #[tokio::test]
+async fn what_the_log_never_takes_says_whose_fault_it_is() {
+    let service = Service::start(Limits::default()).await;
+    for (refusal, http, grpc, reason, says) in [
+        (
+            AppendError::TooLarge { record_bytes: 2, bound_bytes: 1 },
+            413,
+            "8",
+            "log_record_bytes",
+            "send smaller batches",
+        ),
+        (AppendError::TooLarge { record_bytes: 2, bound_bytes: 1 }, 413, "8", "log_record_bytes", "`log.bytes_max`"),
+        (AppendError::NoSuchPartition { partition: 9, partitions: 4 }, 500, "13", "log_partition", "no partition 9"),
+    ] {
+        service.refuse(refusal);
+        let answer = service.post("/v1/metrics", &[("content-type", JSON)], GAUGE).await;
+        assert_eq!((answer.status.as_u16(), answer.header("retry-after")), (http, None), "{reason}");
+        assert!(answer.rpc_status().message.contains(says), "{:?}", answer.rpc_status());
+        let answer = service.call(METRICS, None, NAMED).await;
+        assert_eq!(answer.trailer("grpc-status"), Some(grpc), "{reason}");
+    }
+}
+
+#[tokio::test]
 async fn requests_beyond_the_bytes_under_way_are_to_be_sent_again() {
     let service = Service::start(Limits { inflight_bytes_max: 1024, ..Limits::default() }).await;
     let answer = service.post("/v1/metrics", &[("content-type", PROTOBUF)], NAMED).await;
     assert_eq!((answer.status.as_u16(), answer.header("retry-after")), (503, Some("1")));
     assert!(service.counts(&refused("inflight_bytes_max")));
     assert_eq!(service.post("/v1/metrics", &[("content-type", JSON)], GAUGE).await.status, 200, "what fits is taken");
+}
+
+#[tokio::test]
+async fn what_is_announced_and_does_not_come_takes_nothing_from_others() {
+    let limits = Limits { inflight_bytes_max: 4096, body_bytes_max: 4096, ..Limits::default() };
+    let service = Service::start(limits).await;
+    let mut stuck = Vec::new();
+    for _ in 0..3 {
+        let mut socket = service.connect().await;
+        // `100-continue` says that the body is waited for.
+        let head = "POST /v1/metrics HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 4096\r\n\
+                    expect: 100-continue\r\n\r\n";
+        socket.write_all(head.as_bytes()).await.expect("an open connection");
+        socket.read_exact(&mut [0; 12]).await.expect("an answer");
+        stuck.push(socket);
+    }
+    assert_eq!(service.post("/v1/metrics", &[("content-type", JSON)], GAUGE).await.status, 200);
+
+    let mut socket = service.connect().await;
+    let head = "POST /v1/metrics HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 4097\r\n\r\n";
+    socket.write_all(head.as_bytes()).await.expect("an open connection");
+    let mut status = [0; 12];
+    socket.read_exact(&mut status).await.expect("an answer before the body");
+    assert_eq!(&status, b"HTTP/1.1 413");
 }
 
 #[tokio::test]
@@ -111,4 +158,21 @@ async fn a_connection_too_many_is_closed_and_a_place_is_given_again() {
             break;
         }
     }
+}
+
+#[tokio::test]
+async fn json_is_held_against_the_budget_as_what_it_becomes() {
+    // Two bytes a bucket in JSON and eight in protobuf: the body fits where what it becomes does not.
+    let buckets = vec!["0"; 2000].join(",");
+    let body = format!(
+        r#"{{"resourceMetrics":[{{"scopeMetrics":[{{"metrics":[{{"histogram":{{"dataPoints":[{{"bucketCounts":[{buckets}]}}]}}}}]}}]}}]}}"#
+    );
+    let headers = [("content-type", JSON)];
+    let service = Service::start(Limits { inflight_bytes_max: 8192, ..Limits::default() }).await;
+    assert_eq!(service.post("/v1/metrics", &headers, body.as_bytes()).await.status, 503);
+    assert!(service.counts(&refused("inflight_bytes_max")));
+
+    let service = Service::start(Limits { body_decompressed_bytes_max: 8192, ..Limits::default() }).await;
+    assert_eq!(service.post("/v1/metrics", &headers, body.as_bytes()).await.status, 413);
+    assert!(service.counts(&refused("body_decompressed_bytes_max")));
 }
