@@ -180,6 +180,37 @@ async fn decisions_page_and_tell_what_changed_and_who_left() {
     assert_eq!((gone.status.as_u16(), &gone.json()["horizon"]), (410, &json!(EPOCH)));
 }
 
+/// `Age` counts from the epoch of the cells that live, so what a dead one said is worth less than a whole lease.
+#[tokio::test]
+async fn the_cells_that_live_do_not_renew_what_a_dead_one_said() {
+    for (seconds, lease) in [(0, 60), (60, 60), (61, 0)] {
+        let service = service();
+        service.read_model.apply(snapshot("us-1", EPOCH + seconds, table(&[("db-2", &[], "db")])));
+        service.set_seconds_after_epoch(seconds + 3);
+        let batch = r#"{"servers": ["web-17", "db-2"]}"#;
+        for answer in [
+            service.get("/v1/decisions").await,
+            service.post("/v1/decisions:batchGet", batch).await,
+            service.get("/v1/servers").await,
+        ] {
+            let list = answer.json();
+            let items = list["items"].as_array().cloned().unwrap_or_default();
+            let decisions = items.iter().flat_map(|item| match item["decisions"].as_array() {
+                Some(decisions) => decisions.clone(),
+                None => vec![item.clone()],
+            });
+            let leases = |cell: &str| -> Vec<i64> {
+                let of_cell = decisions.clone().filter(|decision| decision["cell"] == cell);
+                of_cell.map(|decision| decision["leaseSeconds"].as_i64().unwrap_or(-1)).collect()
+            };
+            let (dead, alive) = (leases("eu-1"), leases("us-1"));
+            assert!(!dead.is_empty() && dead.iter().all(|left| *left == lease), "{seconds}: {dead:?}");
+            assert!(!alive.is_empty() && alive.iter().all(|left| *left == 60), "{seconds}: {alive:?}");
+            assert_eq!(list["validUntil"], "2026-11-21T10:01:10Z", "{seconds}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_batch_answers_in_order_and_says_who_is_not_there() {
     let service = service();

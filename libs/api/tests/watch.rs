@@ -76,6 +76,25 @@ async fn a_stream_begins_with_all_and_goes_on_with_changes_one_event_a_tick() {
     assert_eq!(renewal["validUntil"], "2026-11-21T10:01:30Z");
 }
 
+/// An event has no `Age`; whoever connects again and again must not renew what a dead engine said last.
+#[tokio::test]
+async fn who_begins_to_watch_late_is_told_what_is_left_of_the_lease() {
+    let service = Service::new();
+    service.read_model.apply(quiet(EPOCH));
+    for (seconds, left) in [(3, 57), (59, 1), (70, 0)] {
+        service.set_seconds_after_epoch(seconds);
+        let mut events = Events::open(&service, "", None).await;
+        let (_, event) = events.next().await.expect("an event");
+        assert_eq!(event["items"][0]["leaseSeconds"], left, "{seconds}");
+    }
+    service.set_seconds_after_epoch(3);
+    let mut events = Events::open(&service, "", None).await;
+    events.next().await.expect("an event");
+    service.read_model.apply(with_slow_disk(quiet(EPOCH + 10), 1));
+    let (_, change) = events.next().await.expect("an event");
+    assert_eq!(change["items"][0]["leaseSeconds"], 60);
+}
+
 #[tokio::test]
 async fn a_stream_resumes_after_the_last_event_and_begins_anew_where_that_is_too_old() {
     let service = Service::new();

@@ -89,7 +89,7 @@ fn batch(state: &ApiState, question: &BatchGet) -> Result<(Vec<u8>, Option<i64>)
     }
     let mut list = envelope(state, &cells, None);
     for server in &found {
-        let reader = RowReader::new(server.view.snapshot(), state.reading(&server.view));
+        let reader = reader_for(state, &server.view, list.epoch);
         let classes = classes_of(&server.view, question.class.as_deref());
         list.items.extend(classes.map(|class| reader.decision(class, server.row as usize)));
     }
@@ -147,7 +147,7 @@ impl DecisionQuery {
                 }
                 _ => 0,
             };
-            let reader = RowReader::new(snapshot, state.reading(view));
+            let reader = reader_for(state, view, list.epoch);
             let classes: Vec<usize> = classes_of(view, self.class.as_deref()).collect();
             for row in &order[start..] {
                 for class in &classes {
@@ -224,11 +224,8 @@ fn envelope<'a>(state: &ApiState, cells: &'a [Arc<CellView>], epoch: Option<i64>
     DecisionList {
         epoch,
         as_of: epoch.map(Time::from_seconds),
-        valid_until: cells
-            .iter()
-            .filter(|cell| epoch.is_none_or(|epoch| cell.epoch >= epoch))
-            .map(|c| c.valid_until)
-            .min(),
+        // Also of cells that lag behind the epoch: what this renews must not outlive any lease.
+        valid_until: cells.iter().map(|cell| cell.valid_until).min(),
         stale: cells.iter().any(|cell| cell.stale),
         cells,
         items: Vec::<Decision<'a>>::new(),
@@ -237,6 +234,11 @@ fn envelope<'a>(state: &ApiState, cells: &'a [Arc<CellView>], epoch: Option<i64>
         ambiguous: Vec::new(),
         next_cursor: None,
     }
+}
+
+/// A reader of a cell's rows for an answer of an epoch, which a cell that lags has not reached.
+pub(crate) fn reader_for<'a>(state: &ApiState, view: &'a CellView, epoch: Option<i64>) -> RowReader<'a> {
+    RowReader::new(view.snapshot(), state.reading(view)).in_answer_of(epoch.unwrap_or(view.epoch()))
 }
 
 fn age(state: &ApiState, epoch: Option<i64>) -> Option<i64> {

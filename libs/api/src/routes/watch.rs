@@ -146,6 +146,7 @@ struct EventKey {
     epoch: i64,
     reading: Reading,
     since: Option<i64>,
+    leased_from: i64,
 }
 
 /// The latest event of each cell and class. A thousand watchers that were told the same tick are told the next one in
@@ -230,7 +231,10 @@ async fn tell(
         let cell = &view.snapshot().cell;
         let since = told.get(cell).map(|(epoch, _)| *epoch).or(resume).filter(|since| *since >= view.horizon());
         let is_last_cell = at + 1 == moved.len();
-        let key = EventKey { epoch: view.epoch(), reading: *reading, since };
+        // An event has no `Age`. One that tells of a tick comes with the tick; what a new reader is told may be older.
+        let is_news = told.contains_key(cell) && !reading.stale;
+        let leased_from = if is_news { view.epoch() } else { state.now().seconds() };
+        let key = EventKey { epoch: view.epoch(), reading: *reading, since, leased_from };
         let mut row = 0;
         loop {
             let kept = if row == 0 { state.events.get(cell, filter.class.as_deref(), &key) } else { None };
@@ -238,7 +242,7 @@ async fn tell(
                 Some(data) => (data, false),
                 None => {
                     let is_whole = row == 0;
-                    let event = event(state, filter, view, *reading, since, &mut row);
+                    let event = event(state, filter, view, &key, &mut row);
                     let data = frame(&event);
                     if is_whole && !event.more {
                         state.events.keep(cell, filter.class.as_deref(), key, &data);
@@ -261,15 +265,9 @@ async fn tell(
 }
 
 /// The next event of a cell, from `row` on; moves it to where the one after begins.
-fn event<'a>(
-    state: &ApiState,
-    filter: &Filter,
-    view: &'a CellView,
-    reading: Reading,
-    since: Option<i64>,
-    row: &mut u32,
-) -> WatchEvent<'a> {
-    let reader = RowReader::new(view.snapshot(), reading);
+fn event<'a>(state: &ApiState, filter: &Filter, view: &'a CellView, key: &EventKey, row: &mut u32) -> WatchEvent<'a> {
+    let EventKey { reading, since, leased_from, .. } = *key;
+    let reader = RowReader::new(view.snapshot(), reading).in_answer_of(leased_from);
     let classes: Vec<usize> = classes_of(view, filter.class.as_deref()).collect();
     let is_first = *row == 0;
     let rows = view.snapshot().len() as u32;
