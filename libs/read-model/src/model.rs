@@ -144,11 +144,11 @@ impl ReadModel {
         let names = names_of(&snapshot, old.map(|old| &old.names));
         let newest = cells.values().map(|view| view.epoch()).max();
         let changes = match old {
-            None => Changes::first(&snapshot, snapshot.epoch),
+            // Who was told of the others before this cell came must be told of it too.
+            None => Changes::first(&snapshot, after(newest, snapshot.epoch)),
             Some(old) => {
                 let lagged = newest.filter(|newest| newest.saturating_sub(old.epoch()) > lag_seconds(old));
-                let mark = lagged.map_or(snapshot.epoch, |newest| snapshot.epoch.max(newest.saturating_add(1)));
-                old.changes.next(&old.snapshot, &snapshot, &old.names, &names, mark)
+                old.changes.next(&old.snapshot, &snapshot, &old.names, &names, after(lagged, snapshot.epoch))
             }
         };
         let cell = Arc::clone(&snapshot.cell);
@@ -173,10 +173,12 @@ impl ReadModel {
         let mut kills = self.kills.lock().unwrap_or_else(PoisonError::into_inner);
         kills.set(cell, thrown);
         let cells = self.cells.load_full();
+        // A cell that lags is told of under the epoch of the others, so that is what its readers ask after.
+        let newest = cells.values().map(|view| view.epoch()).max();
         let moved = cells.iter().filter(|(cell, view)| view.killed != kills.is_killed(cell));
         let views: Vec<_> = moved
             .map(|(cell, view)| {
-                let view = CellView { killed: !view.killed, kill_moved: Some(view.epoch()), ..(**view).clone() };
+                let view = CellView { killed: !view.killed, kill_moved: newest, ..(**view).clone() };
                 (Arc::clone(cell), view)
             })
             .collect();
@@ -251,6 +253,11 @@ impl ReadModel {
 /// A cell with long ticks may be that much behind without lagging.
 fn lag_seconds(view: &CellView) -> i64 {
     LAG_SECONDS.max(view.snapshot.tick_seconds.saturating_mul(3))
+}
+
+/// The mark of a change at `epoch`: after all that was handed out, the last of which was `handed_out`.
+fn after(handed_out: Option<i64>, epoch: i64) -> i64 {
+    handed_out.map_or(epoch, |handed_out| epoch.max(handed_out.saturating_add(1)))
 }
 
 /// The index of a snapshot: the one before, if the table is the same or has the same content.

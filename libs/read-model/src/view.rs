@@ -20,7 +20,7 @@ pub struct CellView {
     pub(crate) grace_seconds: i64,
     pub(crate) restored: bool,
     pub(crate) killed: bool,
-    /// The epoch at which the kill switch last moved.
+    /// The newest epoch of all cells when the kill switch last moved here.
     pub(crate) kill_moved: Option<i64>,
 }
 
