@@ -173,6 +173,15 @@ impl ApiError {
             .retry_after(retry_after_seconds)
     }
 
+    /// The kill switch, where only the readers could be told.
+    pub(crate) fn obeyed_but_not_recorded(detail: &str) -> Self {
+        let detail = format!(
+            "readers of this replica obey already: nothing is limited; but the log did not take the record ({detail}), so \
+             the engine and other replicas do not know; repeat the request until it is answered with 202"
+        );
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Not possible now", detail).retry_after(1)
+    }
+
     pub(crate) fn internal() -> Self {
         let detail = "this is a fault of the service, not of the request; its log says more";
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "Internal error", detail)

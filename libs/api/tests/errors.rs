@@ -170,7 +170,39 @@ async fn off_acts_on_readers_at_once_even_if_the_log_is_full() {
     let body = r#"{"mode": "off", "cell": "full", "owner": "ann", "reason": "incident 7"}"#;
     let answer = service.post("/v1/mode", body).await;
     assert_eq!((answer.status.as_u16(), answer.header("retry-after")), (503, "1"));
+    for told in ["obey already", "the log is full", "repeat the request"] {
+        assert!(answer.text().contains(told), "{}", answer.text());
+    }
     assert_eq!(service.get("/v1/servers/web-1").await.json()["mode"], "off");
+}
+
+/// Else the kill switch would stay thrown on this replica, with a log that says otherwise.
+#[tokio::test]
+async fn a_mode_takes_effect_though_its_caller_has_left() {
+    let service = Service::new();
+    service.read_model.apply(snapshot("slow", EPOCH, table(&[("web-1", &[], "web")])));
+    service.read_model.kill(Some("slow"), true);
+    let body = r#"{"mode": "enforce", "cell": "slow", "owner": "ann", "reason": "over"}"#;
+    {
+        let mut request = std::pin::pin!(service.post("/v1/mode", body));
+        while service.commands.take().is_empty() {
+            assert!(poll_once(request.as_mut()).await.is_none(), "the log has not answered yet");
+            tokio::task::yield_now().await;
+        }
+    }
+    service.commands.gate.add_permits(1);
+    while service.read_model.cell("slow").is_some_and(|cell| cell.is_killed()) {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Polls once.
+async fn poll_once<F: Future>(mut future: std::pin::Pin<&mut F>) -> Option<F::Output> {
+    std::future::poll_fn(|context| match future.as_mut().poll(context) {
+        std::task::Poll::Ready(output) => std::task::Poll::Ready(Some(output)),
+        std::task::Poll::Pending => std::task::Poll::Ready(None),
+    })
+    .await
 }
 
 #[tokio::test]

@@ -187,6 +187,39 @@ fn a_cell_that_comes_later_is_told_to_who_has_been_told_of_the_others() {
     }
 }
 
+/// A reset that went to another replica reaches this one by way of the engine.
+#[test]
+fn the_kill_switch_ends_when_the_engine_has_obeyed_it_and_was_told_otherwise() {
+    let off = |epoch| {
+        let mut snapshot = snapshot("eu-1", epoch, two());
+        snapshot.decisions.iter_mut().for_each(|class| class.mode.fill(0));
+        snapshot
+    };
+    let on = |epoch| snapshot("eu-1", epoch, two());
+    for (case, snapshots, repeats, killed) in [
+        ("it has not obeyed yet", vec![on(EPOCH + 10), on(EPOCH + 20)], false, true),
+        ("it obeys", vec![off(EPOCH + 10), off(EPOCH + 20)], false, true),
+        ("it was told otherwise", vec![on(EPOCH + 10), off(EPOCH + 20), on(EPOCH + 30)], false, false),
+        ("thrown anew meanwhile", vec![off(EPOCH + 10), on(EPOCH + 20)], true, true),
+    ] {
+        for cell in [None, Some("eu-1")] {
+            let model = ReadModel::new(5);
+            model.apply(off(EPOCH));
+            model.kill(cell, true);
+            let last = snapshots.len() - 1;
+            for (at, snapshot) in snapshots.iter().enumerate() {
+                if repeats && at == last {
+                    model.kill(cell, true);
+                }
+                model.apply(snapshot.clone());
+            }
+            assert_eq!(view(&model).is_killed(), killed, "{case}");
+            let epoch = view(&model).epoch();
+            assert_eq!(changed(&view(&model), epoch).len(), if killed { 0 } else { 4 }, "{case}");
+        }
+    }
+}
+
 /// Readers of all cells ask after the epoch of those that live.
 #[test]
 fn the_kill_switch_of_a_cell_that_lags_is_told_to_who_reads_all_cells() {

@@ -16,7 +16,7 @@ use headroom_wire::{Problem, ProblemItem};
 use http::{HeaderMap, Request, StatusCode, header};
 
 use crate::error::ApiError;
-use crate::ports::{Ack, RemoveServer, SetMode};
+use crate::ports::{Ack, CommandError, RemoveServer, SetMode};
 use crate::request::{JSON, Name, Params, content_type, negotiate, read_body, read_json, wants_json};
 use crate::respond::{json, typed, with_header};
 use crate::state::ApiState;
@@ -64,10 +64,19 @@ pub(crate) async fn set_mode(
         state.read_model.kill(cell, true);
     }
     let command = SetMode { cell: cell.map(Arc::from), mode, owner, reason };
-    state.commands.set_mode(command).await?;
-    if !is_kill {
-        state.read_model.kill(cell, false);
-    }
+    // On a task of its own: what follows the record must follow also where nobody waits for the answer any more.
+    let done = tokio::spawn(async move {
+        let cell = command.cell.clone();
+        state.commands.set_mode(command).await?;
+        if !is_kill {
+            state.read_model.kill(cell.as_deref(), false);
+        }
+        Ok(())
+    });
+    done.await.map_err(|_| ApiError::internal())?.map_err(|error: CommandError| match error {
+        CommandError::Unavailable(detail) if is_kill => ApiError::obeyed_but_not_recorded(&detail),
+        error => error.into(),
+    })?;
     let name = match wanted.mode {
         ModeName::Off => "off",
         ModeName::Observe => "observe",
