@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod access;
+mod cache;
 mod cursor;
 mod error;
 mod openapi;

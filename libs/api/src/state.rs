@@ -13,7 +13,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::ApiError;
 use crate::ports::{Commands, Observer};
-use crate::routes::watch::EventCache;
+use crate::routes::decisions::{POLL_BYTES_MAX, PollCache};
+use crate::routes::watch::{EVENT_BYTES_MAX, EventCache};
 use crate::snapshot_cache::SnapshotCache;
 
 /// Bounds of the API. An answer that refuses for one of them names it as it is named here, in lowerCamelCase.
@@ -111,6 +112,7 @@ pub struct Shared {
     pub(crate) watchers: Arc<Semaphore>,
     pub(crate) snapshots: SnapshotCache,
     pub(crate) events: EventCache,
+    pub(crate) polls: PollCache,
 }
 
 impl std::ops::Deref for ApiState {
@@ -138,7 +140,8 @@ impl ApiState {
             operators: Arc::new(Semaphore::new(limits.operator_requests_max)),
             watchers: Arc::new(Semaphore::new(limits.watchers_max)),
             snapshots: SnapshotCache::default(),
-            events: EventCache::default(),
+            events: EventCache::new(EVENT_BYTES_MAX),
+            polls: PollCache::new(POLL_BYTES_MAX),
             parts,
         }))
     }

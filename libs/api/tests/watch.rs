@@ -195,3 +195,51 @@ async fn a_long_poll_answers_when_the_epoch_moves_or_the_time_is_up() {
     assert_eq!(service.get("/v1/watch?wait=30s").await.servers("items").len(), 4);
     assert_eq!(service.get(&format!("/v1/watch?wait=30s&since={}", EPOCH - 10)).await.status, 410);
 }
+
+/// All who wait are woken by the same tick: none of them is refused for that, and few have to make the answer.
+#[tokio::test(start_paused = true)]
+async fn long_polls_that_one_tick_wakes_are_all_answered() {
+    let limits = ApiLimits { heavy_requests_max: 1, ..ApiLimits::default() };
+    let service = Service::with(true, limits);
+    service.read_model.apply(quiet(EPOCH));
+    let polls = (0..200).map(|at| {
+        let class = if at % 2 == 0 { "discretionary" } else { "urgent" };
+        let path = format!("/v1/watch?wait=30s&since={EPOCH}&class={class}");
+        let router = service.router.clone();
+        tokio::spawn(async move {
+            let response = router.oneshot(Request::get(path).body(Body::empty()).expect("a request")).await;
+            let response = response.expect("the router never fails");
+            let status = response.status().as_u16();
+            let body = response.into_body().collect().await.expect("the body ends").to_bytes();
+            let body: Value = serde_json::from_slice(&body).expect("JSON");
+            (status, body["epoch"].as_i64(), names(&body, "items").len(), at % 2 == 0)
+        })
+    });
+    let polls: Vec<_> = polls.collect();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    service.read_model.apply(with_slow_disk(quiet(EPOCH + 10), 0));
+    for poll in polls {
+        let (status, epoch, items, is_limited) = poll.await.expect("the poll ends");
+        assert_eq!((status, epoch, items), (200, Some(EPOCH + 10), usize::from(is_limited)));
+    }
+}
+
+/// With a dead engine the epoch never passes the one at which the kill switch moved.
+#[tokio::test(start_paused = true)]
+async fn a_kill_switch_wakes_a_long_poll_at_once_and_none_asks_in_a_hot_loop() {
+    let service = Service::new();
+    service.read_model.apply(quiet(EPOCH));
+    let path = format!("/v1/watch?wait=30s&since={EPOCH}");
+    let started = tokio::time::Instant::now();
+    let kill = async {
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        service.read_model.kill(None, true);
+    };
+    let (answer, ()) = tokio::join!(service.get(&path), kill);
+    assert_eq!((answer.servers("items").len(), started.elapsed().as_secs()), (4, 5));
+    let answer = service.get(&path).await;
+    assert_eq!((answer.servers("items").len(), started.elapsed().as_secs()), (4, 6));
+    service.read_model.kill(None, false);
+    let answer = service.get(&path).await;
+    assert_eq!((&answer.json()["items"][0]["mode"], started.elapsed().as_secs()), (&json!("observe"), 7));
+}

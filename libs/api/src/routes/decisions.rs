@@ -6,11 +6,13 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
+use bytes::Bytes;
 use headroom_read_model::{CellView, Lookup, ReadModel};
 use headroom_wire::bulk::{AmbiguousName, CellEpoch, RemovedServer};
-use headroom_wire::{BatchGet, Decision, DecisionList, Problem, RowReader, Time};
+use headroom_wire::{BatchGet, Decision, DecisionList, Problem, Reading, RowReader, Time};
 use http::{HeaderMap, Request, StatusCode};
 
+use crate::cache::Cache;
 use crate::cursor::Cursor;
 use crate::error::ApiError;
 use crate::request::{Params, read_json, wants_json};
@@ -98,6 +100,12 @@ fn batch(state: &ApiState, question: &BatchGet) -> Result<(Vec<u8>, Option<i64>)
     Ok((body, age(state, list.epoch)))
 }
 
+/// The answers to long polls, by question. Most of them ask the same: what changed since the last tick.
+pub(crate) type PollCache = Cache<String, Vec<Reading>, CellView>;
+
+/// Bytes of answers that are kept.
+pub(crate) const POLL_BYTES_MAX: usize = 64 << 20;
+
 /// A question for a page of decisions.
 pub(crate) struct DecisionQuery {
     cells: Vec<Arc<CellView>>,
@@ -131,6 +139,27 @@ impl DecisionQuery {
         });
         let (body, age) = body.await.map_err(|_| ApiError::internal())??;
         Ok(json_bytes(StatusCode::OK, body.into(), age))
+    }
+
+    /// The same for one of many who wait for the next version: who asks the same is given the same bytes, and where there
+    /// is no place to make them, waits for one.
+    pub(crate) async fn answer_shared(self, state: ApiState) -> Result<Response, ApiError> {
+        let key = format!("{}|{}", self.question, self.limit);
+        let readings: Vec<Reading> = self.cells.iter().map(|view| state.reading(view)).collect();
+        let epoch = ReadModel::shared_epoch(self.cells.iter());
+        let slot = state.polls.slot(key.clone(), readings, &self.cells);
+        let made = slot.get_or_try_init(|| async {
+            let permit = Arc::clone(&state.heavy).acquire_owned().await.map_err(|_| ApiError::internal())?;
+            let state = state.clone();
+            let body = tokio::task::spawn_blocking(move || {
+                let _permit = permit;
+                self.run(&state)
+            });
+            body.await.map_err(|_| ApiError::internal())?.map(|(body, _)| Bytes::from(body))
+        });
+        let body = made.await.cloned();
+        state.polls.made(&key, &slot);
+        Ok(json_bytes(StatusCode::OK, body?, age(&state, epoch)))
     }
 
     fn run(&self, state: &ApiState) -> Result<(Vec<u8>, Option<i64>), ApiError> {

@@ -67,8 +67,8 @@ pub(crate) async fn get_snapshot(
             JSON if view.snapshot().len() > state.limits.json_snapshot_cached_servers_max => {
                 typed(JSON, streamed(Arc::clone(&view), reading, permit))
             }
-            JSON => typed(JSON, cached(&state, &view, reading, Form::Json, &version).await?),
-            _ => typed(ARROW_STREAM, cached(&state, &view, reading, Form::Arrow, &version).await?),
+            JSON => typed(JSON, cached(&state, &view, reading, Form::Json).await?),
+            _ => typed(ARROW_STREAM, cached(&state, &view, reading, Form::Arrow).await?),
         }
     };
     let age = view.age_seconds(state.now()).to_string();
@@ -114,20 +114,14 @@ fn is_known(headers: &HeaderMap, tag: &str) -> bool {
         .any(|known| known == "*" || known.trim_start_matches("W/") == strong)
 }
 
-async fn cached(
-    state: &ApiState,
-    view: &Arc<CellView>,
-    reading: Reading,
-    form: Form,
-    version: &str,
-) -> Result<Bytes, ApiError> {
-    let cell = &view.snapshot().cell;
+async fn cached(state: &ApiState, view: &Arc<CellView>, reading: Reading, form: Form) -> Result<Bytes, ApiError> {
+    let of = view;
     let view = Arc::clone(view);
     let build = move || match form {
         Form::Arrow => arrow_stream(&view, reading),
         Form::Json => Ok((0..).map_while(|piece| json_piece(&view, reading, piece)).flatten().collect()),
     };
-    state.snapshots.get(cell, form, version, build).await
+    state.snapshots.get(of, form, reading, build).await
 }
 
 /// A body made piece by piece, no faster than it is read. Its place among the heavy requests is held until it ends.

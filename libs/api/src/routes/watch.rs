@@ -8,7 +8,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -25,6 +25,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use utoipa::ToSchema;
 
+use crate::cache::Cache;
 use crate::error::ApiError;
 use crate::request::{JSON, MAX_EPOCH, Params, negotiate};
 use crate::respond::{ChannelBody, typed, with_header};
@@ -35,6 +36,9 @@ const EVENT_STREAM: &str = "text/event-stream";
 
 /// A reconnecting client waits this long.
 const RETRY_MILLIS: u64 = 2_000;
+
+/// A long poll that has nothing to tell but a kill switch, which its caller may know of, waits this long.
+const KILL_PAUSE: Duration = Duration::from_secs(1);
 
 /// The data of an event: what one cell has to tell. At least one a tick; an empty one renews all decisions.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize, ToSchema)]
@@ -116,23 +120,34 @@ fn last_event_id(headers: &HeaderMap) -> Result<Option<i64>, ApiError> {
 
 async fn long_poll(state: ApiState, params: &Params, wait: Duration) -> Result<Response, ApiError> {
     let cell = params.text("cell")?;
-    if let (Some(since), None) = (params.since()?, params.text("cursor")?) {
-        let _permit = state.watcher_permit()?;
-        let deadline = Instant::now() + wait;
-        let mut changes = state.read_model.subscribe(cell).ok_or_else(ApiError::internal)?;
-        let moved = |cells: &[Arc<CellView>]| {
-            ReadModel::shared_epoch(cells.iter()).is_some_and(|epoch| epoch > since)
-                || cells.iter().any(|view| view.changed_everywhere_since(since))
-        };
-        while !moved(&state.cells(cell)?) {
-            tokio::select! {
-                () = tokio::time::sleep_until(deadline) => break,
-                () = state.shutdown.cancelled() => break,
-                changed = changes.changed() => if changed.is_err() { break },
-            }
+    let (Some(since), None) = (params.since()?, params.text("cursor")?) else {
+        return DecisionQuery::from_params(&state, params)?.answer(state).await;
+    };
+    // Held until the answer is made: it is what bounds those who wait for a place among the heavy requests then.
+    let _permit = state.watcher_permit()?;
+    let deadline = Instant::now() + wait;
+    let mut changes = state.read_model.subscribe(cell).ok_or_else(ApiError::internal)?;
+    let has_moved = |cells: &[Arc<CellView>]| ReadModel::shared_epoch(cells.iter()).is_some_and(|epoch| epoch > since);
+    let is_killed_since = |cells: &[Arc<CellView>]| cells.iter().any(|view| view.changed_everywhere_since(since));
+    // Whether the caller knows of a kill switch that moved at the very epoch, the epoch cannot say. If it does, a dead
+    // engine would have it ask in a hot loop; if not, it learns in a moment.
+    let after_kill = deadline.min(Instant::now() + KILL_PAUSE);
+    loop {
+        let cells = state.cells(cell)?;
+        if has_moved(&cells) {
+            break;
+        }
+        let until = if is_killed_since(&cells) { after_kill } else { deadline };
+        tokio::select! {
+            () = tokio::time::sleep_until(until) => break,
+            () = state.shutdown.cancelled() => break,
+            changed = changes.changed() => match changed {
+                Ok(()) if !is_killed_since(&state.cells(cell)?) => {}
+                _ => break,
+            },
         }
     }
-    DecisionQuery::from_params(&state, params)?.answer(state).await
+    DecisionQuery::from_params(&state, params)?.answer_shared(state).await
 }
 
 struct Filter {
@@ -142,32 +157,18 @@ struct Filter {
 
 /// What an event that holds all of a round depends on, besides cell and class.
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct EventKey {
-    epoch: i64,
+pub(crate) struct EventKey {
     reading: Reading,
     since: Option<i64>,
     leased_from: i64,
 }
 
 /// The latest event of each cell and class. A thousand watchers that were told the same tick are told the next one in
-/// the same bytes: one of them pays for finding and writing what changed. Classes are known ones, so this is bounded.
-#[derive(Default)]
-pub(crate) struct EventCache(Mutex<BTreeMap<CellAndClass, (EventKey, Bytes)>>);
+/// the same bytes: one of them pays for finding and writing what changed.
+pub(crate) type EventCache = Cache<(Arc<str>, Option<String>), EventKey, CellView>;
 
-type CellAndClass = (Arc<str>, Option<String>);
-
-impl EventCache {
-    fn get(&self, cell: &Arc<str>, class: Option<&str>, key: &EventKey) -> Option<Bytes> {
-        let events = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (kept, data) = events.get(&(Arc::clone(cell), class.map(str::to_owned)))?;
-        (kept == key).then(|| data.clone())
-    }
-
-    fn keep(&self, cell: &Arc<str>, class: Option<&str>, key: EventKey, data: &Bytes) {
-        let mut events = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        events.insert((Arc::clone(cell), class.map(str::to_owned)), (key, data.clone()));
-    }
-}
+/// Bytes of events that are kept.
+pub(crate) const EVENT_BYTES_MAX: usize = 64 << 20;
 
 /// Who reads a stream, and the place that it has.
 struct Reader {
@@ -234,10 +235,12 @@ async fn tell(
         // An event has no `Age`. One that tells of a tick comes with the tick; what a new reader is told may be older.
         let is_news = told.contains_key(cell) && !reading.stale;
         let leased_from = if is_news { view.epoch() } else { state.now().seconds() };
-        let key = EventKey { epoch: view.epoch(), reading: *reading, since, leased_from };
+        let key = EventKey { reading: *reading, since, leased_from };
+        let of = (Arc::clone(cell), filter.class.clone());
+        let views = std::slice::from_ref(*view);
         let mut row = 0;
         loop {
-            let kept = if row == 0 { state.events.get(cell, filter.class.as_deref(), &key) } else { None };
+            let kept = if row == 0 { state.events.get(&of, &key, views) } else { None };
             let (data, more) = match kept {
                 Some(data) => (data, false),
                 None => {
@@ -245,7 +248,7 @@ async fn tell(
                     let event = event(state, filter, view, &key, &mut row);
                     let data = frame(&event);
                     if is_whole && !event.more {
-                        state.events.keep(cell, filter.class.as_deref(), key, &data);
+                        state.events.keep(of.clone(), key, views, &data);
                     }
                     (data, event.more)
                 }
@@ -266,7 +269,7 @@ async fn tell(
 
 /// The next event of a cell, from `row` on; moves it to where the one after begins.
 fn event<'a>(state: &ApiState, filter: &Filter, view: &'a CellView, key: &EventKey, row: &mut u32) -> WatchEvent<'a> {
-    let EventKey { reading, since, leased_from, .. } = *key;
+    let EventKey { reading, since, leased_from } = *key;
     let reader = RowReader::new(view.snapshot(), reading).in_answer_of(leased_from);
     let classes: Vec<usize> = classes_of(view, filter.class.as_deref()).collect();
     let is_first = *row == 0;
