@@ -11,6 +11,7 @@ mod access;
 mod cache;
 mod cursor;
 mod error;
+mod first_bytes;
 mod openapi;
 mod ports;
 mod request;

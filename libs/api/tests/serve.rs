@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::time::Duration;
+
 use headroom_access::Access;
 use headroom_api::{ApiLimits, serve};
 use support::Service;
@@ -34,4 +36,22 @@ async fn a_shutdown_ends_open_streams_and_then_the_listener() {
     stream.read_to_string(&mut rest).await.expect("the stream ends in order");
     assert!(rest.contains(&format!("id: {EPOCH}")) && rest.ends_with("0\r\n\r\n"), "{rest}");
     server.await.expect("the service ends");
+}
+
+/// hyper has no timer for the bytes by which it tells HTTP/1 from HTTP/2.
+#[tokio::test]
+async fn a_connection_that_says_nothing_gives_its_place_back() {
+    let service = Service::new();
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("an address");
+    let limits = ApiLimits { connections_max: 1, body_timeout: Duration::from_millis(50), ..ApiLimits::default() };
+    let (router, shutdown) = (service.router.clone(), service.shutdown.clone());
+    tokio::spawn(async move { serve("http", listener, router, Access::default(), &limits, shutdown).await });
+    for beginning in ["", "PRI * HTTP/2.0"] {
+        let mut silent = TcpStream::connect(address).await.expect("the service listens");
+        silent.write_all(beginning.as_bytes()).await.expect("the bytes are taken");
+        let mut rest = Vec::new();
+        let _ = silent.read_to_end(&mut rest).await;
+        assert_eq!(rest, b"", "{beginning}");
+    }
 }
