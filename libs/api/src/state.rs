@@ -46,6 +46,10 @@ pub struct ApiLimits {
     pub wait_seconds_max: u64,
     /// A stream is never silent for longer.
     pub heartbeat: Duration,
+    /// Snapshots of large cells being streamed at once.
+    pub snapshot_streams_max: usize,
+    /// A snapshot that is streamed must have been read by then.
+    pub snapshot_stream_timeout: Duration,
     /// A body must have come by then.
     pub body_timeout: Duration,
     /// A connection whose peer takes nothing for this long is closed.
@@ -70,6 +74,8 @@ impl Default for ApiLimits {
             event_items_max: 2_000,
             wait_seconds_max: 60,
             heartbeat: Duration::from_secs(5),
+            snapshot_streams_max: 64,
+            snapshot_stream_timeout: Duration::from_secs(600),
             body_timeout: Duration::from_secs(10),
             write_stall_timeout: Duration::from_secs(30),
             json_snapshot_cached_servers_max: 10_000,
@@ -109,6 +115,7 @@ pub struct Shared {
     parts: ApiParts,
     pub(crate) heavy: Arc<Semaphore>,
     pub(crate) operators: Arc<Semaphore>,
+    pub(crate) snapshot_streams: Arc<Semaphore>,
     pub(crate) watchers: Arc<Semaphore>,
     pub(crate) snapshots: SnapshotCache,
     pub(crate) events: EventCache,
@@ -138,6 +145,7 @@ impl ApiState {
         Self(Arc::new(Shared {
             heavy: Arc::new(Semaphore::new(limits.heavy_requests_max)),
             operators: Arc::new(Semaphore::new(limits.operator_requests_max)),
+            snapshot_streams: Arc::new(Semaphore::new(limits.snapshot_streams_max)),
             watchers: Arc::new(Semaphore::new(limits.watchers_max)),
             snapshots: SnapshotCache::default(),
             events: EventCache::new(EVENT_BYTES_MAX),
@@ -204,6 +212,14 @@ impl ApiState {
         Arc::clone(&self.heavy).try_acquire_owned().map_err(|_| {
             self.observer.refused("heavyRequestsMax");
             ApiError::overloaded("heavyRequestsMax", self.limits.heavy_requests_max as u64, 1)
+        })
+    }
+
+    /// A place among the snapshots that are streamed.
+    pub(crate) fn snapshot_stream_permit(&self) -> Result<OwnedSemaphorePermit, ApiError> {
+        Arc::clone(&self.snapshot_streams).try_acquire_owned().map_err(|_| {
+            self.observer.refused("snapshotStreamsMax");
+            ApiError::overloaded("snapshotStreamsMax", self.limits.snapshot_streams_max as u64, 5)
         })
     }
 

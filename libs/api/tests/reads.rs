@@ -5,10 +5,14 @@ mod support;
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Float32Type, Int8Type};
 use arrow_ipc::reader::StreamReader;
+use axum::body::Body;
 use headroom_model::CellSnapshot;
+use http::Request;
+use http_body_util::BodyExt;
 use serde_json::json;
 use support::Service;
 use support::fixture::{EPOCH, enforced, snapshot, table, with_slow_disk};
+use tower::ServiceExt;
 
 fn web(epoch: i64) -> CellSnapshot {
     let servers = table(&[
@@ -257,6 +261,31 @@ async fn a_streamed_snapshot_says_what_a_kept_one_says() {
     assert!(kept.body == streamed.body);
 }
 
+/// Who reads a large cell slowly keeps a place of his own, and none of those that lists need.
+#[tokio::test(start_paused = true)]
+async fn a_slow_reader_of_a_snapshot_holds_up_no_list_and_is_cut_off() {
+    let limits = headroom_api::ApiLimits {
+        json_snapshot_cached_servers_max: 0,
+        heavy_requests_max: 1,
+        snapshot_streams_max: 1,
+        ..Default::default()
+    };
+    let stall = limits.write_stall_timeout;
+    let service = Service::with(true, limits);
+    service.read_model.apply(web(EPOCH));
+    let open = || Request::get("/v1/snapshot").body(Body::empty()).expect("a request");
+    let slow = service.router.clone().oneshot(open()).await.expect("the router never fails");
+    assert_eq!(slow.status(), 200);
+    // The stream's task makes as much as there is room for, and then waits for its reader.
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    assert_eq!(service.get("/v1/servers").await.status, 200);
+    let refused = service.get("/v1/snapshot").await;
+    assert_eq!((refused.status.as_u16(), &refused.json()["limit"]), (503, &json!("snapshotStreamsMax")));
+    tokio::time::sleep(stall).await;
+    assert_eq!(service.get("/v1/snapshot").await.status, 200);
+    assert!(slow.into_body().collect().await.is_err(), "nobody may take a part for the whole");
+}
+
 #[tokio::test]
 async fn a_snapshot_as_arrow_reads_back() {
     let service = service();
@@ -317,7 +346,7 @@ async fn a_probe_without_a_class_looks_at_the_one_of_which_the_least_is_admitted
     let answer = service.get("/v1/check/web-17").await;
     assert_eq!((answer.status.as_u16(), &answer.json()["class"]), (429, &json!("discretionary")));
     assert_eq!(service.get("/v1/check/web-17?class=urgent").await.status, 200);
-    let head = http::Request::head("/v1/check/web-17").body(axum::body::Body::empty()).expect("a request");
+    let head = Request::head("/v1/check/web-17").body(Body::empty()).expect("a request");
     let head = service.call(head).await;
     assert_eq!((head.status.as_u16(), head.body.len()), (429, 0));
 }

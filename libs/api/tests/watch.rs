@@ -243,3 +243,54 @@ async fn a_kill_switch_wakes_a_long_poll_at_once_and_none_asks_in_a_hot_loop() {
     let answer = service.get(&path).await;
     assert_eq!((&answer.json()["items"][0]["mode"], started.elapsed().as_secs()), (&json!("observe"), 7));
 }
+
+/// One stream of an HTTP/2 connection that stands still does not show at the socket.
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_takes_nothing_loses_its_place() {
+    let limits = ApiLimits { watchers_max: 1, event_items_max: 1, ..ApiLimits::default() };
+    let stall = limits.write_stall_timeout;
+    let service = Service::with(true, limits);
+    service.read_model.apply(quiet(EPOCH));
+    let mut events = Events::open(&service, "", None).await;
+    let poll = format!("/v1/watch?wait=0s&since={EPOCH}");
+    assert_eq!(service.get(&poll).await.status, 503);
+    tokio::time::sleep(stall + Duration::from_secs(1)).await;
+    assert_eq!(service.get(&poll).await.status, 200);
+    let broken_off = loop {
+        match events.body.frame().await {
+            Some(Ok(_)) => {}
+            end => break end.is_some(),
+        }
+    };
+    assert!(broken_off, "nobody may take what came for all there was");
+}
+
+/// What is told late is told as it is, not as it was when the round began.
+#[tokio::test]
+async fn a_long_round_goes_on_with_the_newest_snapshot() {
+    let limits = ApiLimits { event_items_max: 1, ..ApiLimits::default() };
+    let service = Service::with(true, limits);
+    let names: Vec<String> = (0..8).map(|at| format!("web-{at}")).collect();
+    let servers: Vec<(&str, &[&str], &str)> = names.iter().map(|name| (name.as_str(), &[][..], "web")).collect();
+    let servers = table(&servers);
+    service.read_model.apply(snapshot("eu-1", EPOCH, servers.clone()));
+    let mut events = Events::open(&service, "?class=discretionary", None).await;
+    events.next().await.expect("an event");
+    for tick in 1..=2 {
+        let next = snapshot("eu-1", EPOCH + 10 * tick, servers.clone());
+        service.read_model.apply(with_slow_disk(with_slow_disk(next, 0), 7));
+    }
+    let mut last = None;
+    let mut ids = Vec::new();
+    while ids.len() < 2 {
+        let (id, event) = events.next().await.expect("an event");
+        if event["items"][0]["server"] == "web-7" && last.is_none() {
+            last = Some((event["epoch"].clone(), event["items"][0]["wouldAdmitFraction"].as_f64()));
+        }
+        ids.extend(id);
+    }
+    let (epoch, would_admit) = last.expect("the last server was told of");
+    assert_eq!(epoch, EPOCH + 20);
+    assert!(would_admit.is_some_and(|fraction| fraction < 1.0));
+    assert_eq!(ids, [EPOCH, EPOCH + 20]);
+}

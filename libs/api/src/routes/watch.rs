@@ -21,14 +21,13 @@ use headroom_wire::bulk::RemovedServer;
 use headroom_wire::{Decision, DecisionList, Problem, Reading, RowReader, Time};
 use http::{HeaderMap, header};
 use serde::{Deserialize, Serialize};
-use tokio::sync::mpsc;
 use tokio::time::Instant;
 use utoipa::ToSchema;
 
 use crate::cache::Cache;
 use crate::error::ApiError;
 use crate::request::{JSON, MAX_EPOCH, Params, negotiate};
-use crate::respond::{ChannelBody, typed, with_header};
+use crate::respond::{BodyWriter, Gone, channel_body, typed, with_header};
 use crate::routes::decisions::{DecisionQuery, classes_of, not_too_old, removed};
 use crate::state::{ApiState, WatcherPermit};
 
@@ -102,10 +101,10 @@ pub(crate) async fn watch(
     let filter = Filter { cell: params.text("cell")?.map(str::to_owned), class: class.map(str::to_owned) };
     let since = last_event_id(&headers)?.or(since);
     let permit = state.watcher_permit()?;
-    let (sender, receiver) = mpsc::channel(2);
+    let (sender, body) = channel_body(state.limits.write_stall_timeout);
     let reader = Reader { peer: peer.map(|Extension(peer)| peer).unwrap_or_default(), headers, _permit: permit };
     tokio::spawn(produce(state, filter, since, sender, reader));
-    let response = typed(EVENT_STREAM, Body::new(ChannelBody(receiver)));
+    let response = typed(EVENT_STREAM, Body::new(body));
     let response = with_header(response, header::CACHE_CONTROL, "no-store");
     // Proxies that buffer would turn a stream into a heap.
     Ok(with_header(response, header::HeaderName::from_static("x-accel-buffering"), "no"))
@@ -180,91 +179,112 @@ struct Reader {
 /// What a watcher was told last of a cell.
 type Told = BTreeMap<Arc<str>, (i64, Reading)>;
 
-async fn produce(state: ApiState, filter: Filter, since: Option<i64>, sender: mpsc::Sender<Bytes>, watching: Reader) {
-    let mut told = Told::new();
-    let Some(mut changes) = state.read_model.subscribe(filter.cell.as_deref()) else { return };
-    if sender.send(Bytes::from(format!("retry: {RETRY_MILLIS}\n\n"))).await.is_err() {
-        return;
+async fn produce(state: ApiState, filter: Filter, since: Option<i64>, sender: BodyWriter, watching: Reader) {
+    if watch_until_gone(&state, &filter, since, &sender, &watching).await.is_ok() {
+        sender.finish();
     }
+}
+
+/// Ends well where it is we who end it.
+async fn watch_until_gone(
+    state: &ApiState,
+    filter: &Filter,
+    since: Option<i64>,
+    sender: &BodyWriter,
+    watching: &Reader,
+) -> Result<(), Gone> {
+    let mut told = Told::new();
+    let Some(mut changes) = state.read_model.subscribe(filter.cell.as_deref()) else { return Ok(()) };
+    sender.send(Bytes::from(format!("retry: {RETRY_MILLIS}\n\n"))).await?;
     loop {
         // A token that was taken back must not live on in a stream; whoever has another one comes again.
         if !state.access.is_still_good(&watching.peer, &watching.headers, Scope::Read) {
-            return;
+            return Ok(());
         }
         changes.borrow_and_update();
-        let Ok(cells) = state.cells(filter.cell.as_deref()) else { return };
-        if tell(&state, &filter, since, &cells, &mut told, &sender).await.is_err() {
-            return;
-        }
+        tell(state, filter, since, &mut told, sender).await?;
         tokio::select! {
-            () = state.shutdown.cancelled() => return,
-            () = sender.closed() => return,
-            changed = changes.changed() => if changed.is_err() { return },
+            () = state.shutdown.cancelled() => return Ok(()),
+            () = sender.closed() => return Err(Gone),
+            changed = changes.changed() => if changed.is_err() { return Ok(()) },
             // Also the moment to notice that a cell has become stale, which nobody announces.
             () = tokio::time::sleep(state.limits.heartbeat) => {
-                if sender.send(Bytes::from_static(b": heartbeat\n\n")).await.is_err() {
-                    return;
-                }
+                sender.send(Bytes::from_static(b": heartbeat\n\n")).await?;
             }
         }
     }
 }
-
-/// The reader is gone.
-struct Gone;
 
 /// One round: an event, or several where there is much to tell, for each cell that moved.
 async fn tell(
     state: &ApiState,
     filter: &Filter,
     resume: Option<i64>,
-    cells: &[Arc<CellView>],
     told: &mut Told,
-    sender: &mpsc::Sender<Bytes>,
+    sender: &BodyWriter,
 ) -> Result<(), Gone> {
-    let moved: Vec<(&Arc<CellView>, Reading)> = cells
-        .iter()
-        .map(|view| (view, state.reading(view)))
-        .filter(|(view, reading)| told.get(&view.snapshot().cell) != Some(&(view.epoch(), *reading)))
-        .collect();
-    let id = ReadModel::shared_epoch(cells.iter());
-    for (at, (view, reading)) in moved.iter().enumerate() {
-        let cell = &view.snapshot().cell;
+    // Names and not views: a slow reader must not keep the snapshots of cells alive that it has not come to yet.
+    let (id, moved) = {
+        let cells = state.cells(filter.cell.as_deref()).map_err(|_| Gone)?;
+        let is_news =
+            |view: &&Arc<CellView>| told.get(&view.snapshot().cell) != Some(&(view.epoch(), state.reading(view)));
+        let moved: Vec<Arc<str>> = cells.iter().filter(is_news).map(|view| view.snapshot().cell.clone()).collect();
+        (ReadModel::shared_epoch(cells.iter()), moved)
+    };
+    for (at, cell) in moved.iter().enumerate() {
+        let id = id.filter(|_| at + 1 == moved.len());
+        let Some(mut view) = state.read_model.cell(cell) else { continue };
+        let reading = state.reading(&view);
         let since = told.get(cell).map(|(epoch, _)| *epoch).or(resume).filter(|since| *since >= view.horizon());
-        let is_last_cell = at + 1 == moved.len();
         // An event has no `Age`. One that tells of a tick comes with the tick; what a new reader is told may be older.
         let is_news = told.contains_key(cell) && !reading.stale;
-        let leased_from = if is_news { view.epoch() } else { state.now().seconds() };
-        let key = EventKey { reading: *reading, since, leased_from };
-        let of = (Arc::clone(cell), filter.class.clone());
-        let views = std::slice::from_ref(*view);
+        // What changes while the round is under way is told in the next one, so this is where that begins.
+        let now_told = (view.epoch(), reading);
         let mut row = 0;
         loop {
-            let kept = if row == 0 { state.events.get(&of, &key, views) } else { None };
-            let (data, more) = match kept {
-                Some(data) => (data, false),
-                None => {
-                    let is_whole = row == 0;
-                    let event = event(state, filter, view, &key, &mut row);
-                    let data = frame(&event);
-                    if is_whole && !event.more {
-                        state.events.keep(of.clone(), key, views, &data);
-                    }
-                    (data, event.more)
-                }
-            };
-            if let Some(id) = id.filter(|_| is_last_cell && !more) {
+            let (data, more) = one_event(state, filter, &view, since, is_news, &mut row);
+            if let Some(id) = id.filter(|_| !more) {
                 // A field of the event that follows: a reader takes neither unless both have come.
-                sender.send(Bytes::from(format!("id: {id}\n"))).await.map_err(|_| Gone)?;
+                sender.send(Bytes::from(format!("id: {id}\n"))).await?;
             }
-            sender.send(data).await.map_err(|_| Gone)?;
+            sender.send(data).await?;
             if !more {
                 break;
             }
+            // As long as the rows are the same servers, the newest snapshot tells of them, and the old one may go.
+            let has_same_rows = |newest: &Arc<CellView>| Arc::ptr_eq(newest.names().table(), view.names().table());
+            view = state.read_model.cell(cell).filter(has_same_rows).unwrap_or(view);
         }
-        told.insert(Arc::clone(cell), (view.epoch(), *reading));
+        told.insert(Arc::clone(cell), now_told);
     }
     Ok(())
+}
+
+/// The bytes of the event of a cell that begins with `row`, and whether there are more; moves it to where the next one
+/// begins.
+fn one_event(
+    state: &ApiState,
+    filter: &Filter,
+    view: &Arc<CellView>,
+    since: Option<i64>,
+    is_news: bool,
+    row: &mut u32,
+) -> (Bytes, bool) {
+    let reading = state.reading(view);
+    let leased_from = if is_news { view.epoch() } else { state.now().seconds() };
+    let key = EventKey { reading, since, leased_from };
+    let of = (Arc::clone(&view.snapshot().cell), filter.class.clone());
+    let views = std::slice::from_ref(view);
+    let is_first = *row == 0;
+    if let Some(data) = state.events.get(&of, &key, views).filter(|_| is_first) {
+        return (data, false);
+    }
+    let event = event(state, filter, view, &key, row);
+    let data = frame(&event);
+    if is_first && !event.more {
+        state.events.keep(of, key, views, &data);
+    }
+    (data, event.more)
 }
 
 /// The next event of a cell, from `row` on; moves it to where the one after begins.
