@@ -117,7 +117,8 @@ pub(crate) async fn remove_server(
     accepted(what, NEXT_TICK)
 }
 
-/// A consumer says which epoch it acts on and what is in use.
+/// A consumer says which epoch it acts on and what is in use. Where this fails with 503 some of it may be recorded all the
+/// same; to repeat it is harmless.
 #[utoipa::path(post, path = "/v1/acks", tag = "decisions", operation_id = "acknowledge", request_body = AckRequest,
     responses((status = 202, body = AckAnswer, description = "Recorded, but for those in refused"),
         (status = 404, body = Problem, content_type = "application/problem+json", description = "No such cell"),
@@ -245,6 +246,7 @@ pub(crate) async fn get_inputs(
 ) -> Result<Response, ApiError> {
     params.only(&[])?;
     wants_json(&headers)?;
+    let _place = state.heavy_permit()?;
     json(StatusCode::OK, &state.commands.inputs().await?, None)
 }
 
