@@ -139,6 +139,13 @@ impl ApiError {
             .limit("bodyBytesMax", bound)
     }
 
+    pub(crate) fn bodies_fill_memory(bound: u64) -> Self {
+        let detail = format!("bodies of {bound} bytes are on their way in; questions without a body are not affected");
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", "Too many bodies at once", detail)
+            .limit("inflightBytesMax", bound)
+            .retry_after(1)
+    }
+
     pub(crate) fn body_timeout(seconds: u64) -> Self {
         let detail = format!("the body did not come within {seconds} s");
         Self::new(StatusCode::REQUEST_TIMEOUT, "body-timeout", "The body took too long", detail)

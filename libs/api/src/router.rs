@@ -19,6 +19,7 @@ use utoipa_swagger_ui::SwaggerUi;
 use crate::access::{Needs, admit};
 use crate::error::ApiError;
 use crate::openapi::{routes, with_common_problems, with_security};
+use crate::request::HasPlace;
 use crate::routes::documents::{html, index_html};
 use crate::state::ApiState;
 
@@ -81,6 +82,7 @@ fn enter(
         return Ok(None);
     }
     request.extensions_mut().insert(caller);
+    request.extensions_mut().insert(HasPlace);
     state.operator_permit().map(Some)
 }
 

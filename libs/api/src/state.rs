@@ -22,6 +22,8 @@ use crate::snapshot_cache::SnapshotCache;
 pub struct ApiLimits {
     /// Bytes of a request's body.
     pub body_bytes_max: usize,
+    /// Bytes of all bodies on their way in, but for those of operators' commands, which have places instead.
+    pub inflight_bytes_max: usize,
     /// Bytes of path and query.
     pub uri_bytes_max: usize,
     /// Bytes of names and values of all headers.
@@ -62,6 +64,7 @@ impl Default for ApiLimits {
     fn default() -> Self {
         Self {
             body_bytes_max: 4 << 20,
+            inflight_bytes_max: 64 << 20,
             uri_bytes_max: 8 << 10,
             header_bytes_max: 32 << 10,
             watchers_max: 10_000,
@@ -115,6 +118,7 @@ pub struct Shared {
     parts: ApiParts,
     pub(crate) heavy: Arc<Semaphore>,
     pub(crate) operators: Arc<Semaphore>,
+    pub(crate) inflight_bytes: Arc<Semaphore>,
     pub(crate) snapshot_streams: Arc<Semaphore>,
     pub(crate) watchers: Arc<Semaphore>,
     pub(crate) snapshots: SnapshotCache,
@@ -144,6 +148,7 @@ impl ApiState {
         let limits = &parts.limits;
         Self(Arc::new(Shared {
             heavy: Arc::new(Semaphore::new(limits.heavy_requests_max)),
+            inflight_bytes: Arc::new(Semaphore::new(limits.inflight_bytes_max.min(Semaphore::MAX_PERMITS))),
             operators: Arc::new(Semaphore::new(limits.operator_requests_max)),
             snapshot_streams: Arc::new(Semaphore::new(limits.snapshot_streams_max)),
             watchers: Arc::new(Semaphore::new(limits.watchers_max)),
@@ -220,6 +225,15 @@ impl ApiState {
         Arc::clone(&self.snapshot_streams).try_acquire_owned().map_err(|_| {
             self.observer.refused("snapshotStreamsMax");
             ApiError::overloaded("snapshotStreamsMax", self.limits.snapshot_streams_max as u64, 5)
+        })
+    }
+
+    /// Room for bytes of a body.
+    pub(crate) fn body_room(&self, bytes: usize) -> Result<OwnedSemaphorePermit, ApiError> {
+        let wanted = u32::try_from(bytes).unwrap_or(u32::MAX);
+        Arc::clone(&self.inflight_bytes).try_acquire_many_owned(wanted).map_err(|_| {
+            self.observer.refused("inflightBytesMax");
+            ApiError::bodies_fill_memory(self.limits.inflight_bytes_max as u64)
         })
     }
 

@@ -186,6 +186,7 @@ impl App {
                 access: access.clone(),
                 limits: ApiLimits {
                     body_bytes_max: config.http.body_bytes_max,
+                    inflight_bytes_max: config.http.inflight_bytes_max,
                     watchers_max: config.http.watchers_max,
                     connections_max: config.http.connections_max,
                     ..ApiLimits::default()
