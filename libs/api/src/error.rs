@@ -139,6 +139,13 @@ impl ApiError {
             .limit("bodyBytesMax", bound)
     }
 
+    pub(crate) fn bodies_fill_memory(bound: u64) -> Self {
+        let detail = format!("bodies of {bound} bytes are on their way in; questions without a body are not affected");
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", "Too many bodies at once", detail)
+            .limit("inflightBytesMax", bound)
+            .retry_after(1)
+    }
+
     pub(crate) fn body_timeout(seconds: u64) -> Self {
         let detail = format!("the body did not come within {seconds} s");
         Self::new(StatusCode::REQUEST_TIMEOUT, "body-timeout", "The body took too long", detail)
@@ -171,6 +178,15 @@ impl ApiError {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", "Too many requests of this kind at once", detail)
             .limit(limit, bound)
             .retry_after(retry_after_seconds)
+    }
+
+    /// The kill switch, where only the readers could be told.
+    pub(crate) fn obeyed_but_not_recorded(detail: &str) -> Self {
+        let detail = format!(
+            "readers of this replica obey already: nothing is limited; but the log did not take the record ({detail}), so \
+             the engine and other replicas do not know; repeat the request until it is answered with 202"
+        );
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Not possible now", detail).retry_after(1)
     }
 
     pub(crate) fn internal() -> Self {

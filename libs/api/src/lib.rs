@@ -8,8 +8,10 @@
 #![forbid(unsafe_code)]
 
 mod access;
+mod cache;
 mod cursor;
 mod error;
+mod first_bytes;
 mod openapi;
 mod ports;
 mod request;

@@ -120,7 +120,8 @@ pub trait Commands: Send + Sync + 'static {
     /// Records that a server leaves.
     fn remove_server(&self, command: RemoveServer) -> BoxFuture<'_, Result<(), CommandError>>;
 
-    /// Records acks: all or none.
+    /// Records acks. Where it fails some may be recorded all the same; to repeat them is harmless, for the last one of a
+    /// server and class counts.
     fn append_acks(&self, acks: Vec<Ack>) -> BoxFuture<'_, Result<(), CommandError>>;
 
     /// Appends every tick boundary in (last, now], and ends when the snapshots up to them are in the read model.

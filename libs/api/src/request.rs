@@ -3,14 +3,17 @@
 //! Nothing is silently ignored: an unknown parameter, a repeated one, or a value that is not one is refused by name,
 //! because a misspelt filter that is dropped answers a question nobody asked.
 
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::str::FromStr;
 use std::time::Duration;
 
-use axum::body::{Body, to_bytes};
+use axum::body::{Body, HttpBody};
 use axum::extract::{FromRequestParts, Path, Query};
 use http::request::Parts;
 use http::{HeaderMap, Request, header};
 use serde::de::DeserializeOwned;
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::error::{ApiError, nearest};
 use crate::state::ApiState;
@@ -139,34 +142,43 @@ impl Params {
 /// The last epoch that RFC 3339 can write.
 pub(crate) const MAX_EPOCH: i64 = 253_402_300_799;
 
-/// Which of the forms offered the caller prefers: the header `Accept` with its weights; the first where it is silent.
+/// Which of the forms offered the caller prefers: the header `Accept` with its weights, of which that of the narrowest
+/// range counts for a form; the first where it is silent.
 pub(crate) fn negotiate(headers: &HeaderMap, offered: &[&'static str]) -> Result<&'static str, ApiError> {
-    let mut best: Option<(f32, usize)> = None;
+    // For each form the narrowest range that fits, and its weight.
+    let mut wanted: Vec<Option<(u8, f32)>> = vec![None; offered.len()];
     let mut is_given = false;
-    for value in headers.get_all(header::ACCEPT) {
-        let Ok(value) = value.to_str() else { continue };
-        if value == "*/*" {
-            return offered.first().copied().ok_or_else(|| ApiError::not_acceptable(offered));
-        }
-        for range in value.split(',').filter(|range| !range.trim().is_empty()) {
-            is_given = true;
-            let mut parts = range.split(';').map(str::trim);
-            let range = parts.next().unwrap_or_default();
-            let weight = parts.find_map(|part| part.strip_prefix("q=")).and_then(|q| q.parse().ok()).unwrap_or(1.0f32);
-            let fits = |form: &str| {
-                range == "*/*"
-                    || range.eq_ignore_ascii_case(form)
-                    || range.strip_suffix("/*").is_some_and(|kind| form.split('/').next() == Some(kind))
+    let values = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    for range in values.flat_map(|value| value.split(',')).filter(|range| !range.trim().is_empty()) {
+        is_given = true;
+        let mut parts = range.split(';').map(str::trim);
+        let range = parts.next().unwrap_or_default();
+        let weight = parts.find_map(|part| part.strip_prefix("q=")).and_then(|q| q.parse().ok()).unwrap_or(1.0f32);
+        for (form, wanted) in offered.iter().zip(&mut wanted) {
+            let kind = form.split('/').next().unwrap_or_default();
+            let narrow = match range.strip_suffix("/*") {
+                None if range.eq_ignore_ascii_case(form) => 2,
+                Some(range) if range.eq_ignore_ascii_case(kind) => 1,
+                Some("*") => 0,
+                _ => continue,
             };
-            for (at, _) in offered.iter().enumerate().filter(|(_, form)| fits(form)) {
-                if weight > 0.0 && best.is_none_or(|(most, first)| weight > most || (weight == most && at < first)) {
-                    best = Some((weight, at));
-                }
+            if wanted.is_none_or(|(known, _)| narrow > known) {
+                *wanted = Some((narrow, weight));
             }
         }
     }
-    let at = if is_given { best.map(|(_, at)| at) } else { Some(0) };
-    at.and_then(|at| offered.get(at).copied()).ok_or_else(|| ApiError::not_acceptable(offered))
+    if !is_given {
+        return offered.first().copied().ok_or_else(|| ApiError::not_acceptable(offered));
+    }
+    let mut best: Option<(f32, &'static str)> = None;
+    for (form, wanted) in offered.iter().zip(wanted) {
+        if let Some((_, weight)) = wanted
+            && weight > best.map_or(0.0, |(most, _)| most)
+        {
+            best = Some((weight, form));
+        }
+    }
+    best.map(|(_, form)| form).ok_or_else(|| ApiError::not_acceptable(offered))
 }
 
 /// JSON is all there is.
@@ -186,6 +198,11 @@ pub(crate) fn content_type(headers: &HeaderMap) -> String {
     value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }
 
+/// Marks a request that has a place among a bounded number, so that its body needs no room among all others: what
+/// readers send must not keep an operator's command out.
+#[derive(Clone, Copy)]
+pub(crate) struct HasPlace;
+
 /// The whole body, within its bounds of size and time.
 pub(crate) async fn read_body(state: &ApiState, request: Request<Body>) -> Result<Vec<u8>, ApiError> {
     let max = state.limits.body_bytes_max;
@@ -197,12 +214,31 @@ pub(crate) async fn read_body(state: &ApiState, request: Request<Body>) -> Resul
     if announced.is_some_and(|bytes: usize| bytes > max) {
         return Err(too_large());
     }
-    match tokio::time::timeout(state.limits.body_timeout, to_bytes(request.into_body(), max)).await {
-        Ok(Ok(bytes)) => Ok(bytes.into()),
-        Ok(Err(error)) => {
-            let is_length = std::error::Error::source(&error).is_some_and(|cause| cause.to_string().contains("limit"));
-            Err(if is_length { too_large() } else { ApiError::bad_body(format!("the body broke off: {error}")) })
+    let has_place = request.extensions().get::<HasPlace>().is_some();
+    let mut body = request.into_body();
+    let read = async {
+        let mut bytes = Vec::new();
+        // Taken for what has come, not for what was announced: to fill the room one has to send.
+        let mut room: Option<OwnedSemaphorePermit> = None;
+        while let Some(frame) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
+            let frame = frame.map_err(|error| ApiError::bad_body(format!("the body broke off: {error}")))?;
+            let Ok(piece) = frame.into_data() else { continue };
+            if bytes.len() + piece.len() > max {
+                return Err(too_large());
+            }
+            if !has_place {
+                let more = state.body_room(piece.len())?;
+                match &mut room {
+                    Some(room) => room.merge(more),
+                    None => room = Some(more),
+                }
+            }
+            bytes.extend_from_slice(&piece);
         }
+        Ok(bytes)
+    };
+    match tokio::time::timeout(state.limits.body_timeout, read).await {
+        Ok(read) => read,
         Err(_) => {
             state.observer.refused("bodyTimeout");
             Err(ApiError::body_timeout(state.limits.body_timeout.as_secs()))
@@ -234,6 +270,10 @@ mod tests {
             (Some("application/yaml;q=0.5, application/json"), Some(JSON)),
             (Some("text/html, application/json;q=0.9, */*;q=0.1"), Some(JSON)),
             (Some("application/json;q=0"), None),
+            (Some("application/yaml;q=0, */*"), Some(JSON)),
+            (Some("*/*, application/yaml;q=0.1, application/json;q=0.2"), Some(JSON)),
+            (Some("*/*;q=0.5, application/yaml;q=0"), Some(JSON)),
+            (Some("application/*;q=0, application/json"), Some(JSON)),
             (Some("text/html"), None),
         ] {
             let mut headers = HeaderMap::new();

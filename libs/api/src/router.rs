@@ -14,11 +14,13 @@ use std::sync::Arc;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 use tower_http::catch_panic::CatchPanicLayer;
+use tracing::Instrument;
 use utoipa_swagger_ui::SwaggerUi;
 
 use crate::access::{Needs, admit};
 use crate::error::ApiError;
 use crate::openapi::{routes, with_common_problems, with_security};
+use crate::request::HasPlace;
 use crate::routes::documents::{html, index_html};
 use crate::state::ApiState;
 
@@ -52,7 +54,17 @@ async fn around(State((state, needs)): State<(ApiState, Arc<Needs>)>, mut reques
     let route = request.extensions().get::<MatchedPath>().cloned();
     let needed = needs.scope(&method, route.as_ref().map(MatchedPath::as_str));
     let response = match enter(&state, &mut request, needed) {
-        Ok(_place) => next.run(request).await,
+        Ok(_place) => {
+            // The target is that of `headroom_telemetry::logs::TRACE_TARGET`: made only where spans are exported.
+            let span = tracing::info_span!(
+                target: "headroom_trace", "http request", otel.kind = "server",
+                otel.name = format!("{method} {}", route.as_ref().map_or("unmatched", MatchedPath::as_str)),
+                http.request.method = method.as_str(), http.response.status_code = tracing::field::Empty,
+            );
+            let response = next.run(request).instrument(span.clone()).await;
+            span.record("http.response.status_code", response.status().as_u16());
+            response
+        }
         Err(error) => error.into_response(),
     };
     let response = render_problem(response, &path, &method);
@@ -81,6 +93,7 @@ fn enter(
         return Ok(None);
     }
     request.extensions_mut().insert(caller);
+    request.extensions_mut().insert(HasPlace);
     state.operator_permit().map(Some)
 }
 

@@ -1,6 +1,6 @@
 //! Serving a router on a listener, within the bounds of [`ApiLimits`].
 //!
-//! Not `axum::serve`, which sets no bounds: a slow head, a huge head, a peer that reads nothing and too many
+//! Not `axum::serve`, which sets no bounds: a silent peer, a slow head, a huge head, a peer that reads nothing and too many
 //! connections must each cost a known amount.
 
 use std::sync::Arc;
@@ -19,6 +19,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
+use crate::first_bytes::FirstBytes;
 use crate::stall::StallGuard;
 use crate::state::ApiLimits;
 
@@ -70,7 +71,7 @@ pub async fn serve(
         let _ = stream.set_nodelay(true);
         let (router, access, builder) = (router.clone(), access.clone(), builder.clone());
         let (handshakes, watcher, shutdown) = (handshakes.clone(), graceful.watcher(), shutdown.clone());
-        let stall_timeout = limits.write_stall_timeout;
+        let (head_timeout, stall_timeout) = (limits.body_timeout, limits.write_stall_timeout);
         tokio::spawn(async move {
             let _place = place;
             let shaken = tokio::select! {
@@ -79,7 +80,7 @@ pub async fn serve(
             };
             let Ok((stream, peer)) = shaken else { return };
             let peer = Arc::new(peer);
-            let io = TokioIo::new(StallGuard::new(stream, stall_timeout));
+            let io = TokioIo::new(StallGuard::new(FirstBytes::new(stream, head_timeout), stall_timeout));
             let service = TowerToHyperService::new(router.map_request(move |mut request: Request<Incoming>| {
                 request.extensions_mut().insert(peer.clone());
                 request

@@ -1,18 +1,16 @@
 //! Snapshots as bytes, built once per version and form and shared by all who ask.
 //!
-//! A thousand pollers of a cell cost one encoding a tick. Kept is the latest version of each cell and form, so memory
-//! is bounded by what the read model itself holds. Large cells have no JSON kept: it is some kilobytes a server and is
-//! streamed instead.
+//! A thousand pollers of a cell cost one encoding a tick. Large cells have no JSON kept: it is some kilobytes a server and
+//! is streamed instead.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use arrow_ipc::writer::StreamWriter;
 use bytes::Bytes;
 use headroom_read_model::CellView;
 use headroom_wire::{Reading, snapshot_batch};
-use tokio::sync::OnceCell;
 
+use crate::cache::Cache;
 use crate::error::ApiError;
 
 /// A form of a snapshot.
@@ -22,30 +20,37 @@ pub(crate) enum Form {
     Arrow,
 }
 
-type Key = (Arc<str>, Form);
-type Slot = Arc<OnceCell<Bytes>>;
+/// Bytes of the snapshots that are kept.
+const BYTES_MAX: usize = 256 << 20;
 
-#[derive(Default)]
-pub(crate) struct SnapshotCache(Mutex<BTreeMap<Key, (String, Slot)>>);
+pub(crate) struct SnapshotCache(Cache<(Arc<str>, Form), Reading, CellView>);
+
+impl Default for SnapshotCache {
+    fn default() -> Self {
+        Self(Cache::new(BYTES_MAX))
+    }
+}
 
 impl SnapshotCache {
     /// The bytes of a version, made by `build` if nobody has them yet; whoever comes meanwhile waits for the same ones.
-    pub(crate) async fn get<B>(&self, cell: &Arc<str>, form: Form, version: &str, build: B) -> Result<Bytes, ApiError>
+    pub(crate) async fn get<B>(
+        &self,
+        view: &Arc<CellView>,
+        form: Form,
+        reading: Reading,
+        build: B,
+    ) -> Result<Bytes, ApiError>
     where
         B: FnOnce() -> Result<Vec<u8>, ApiError> + Send + 'static,
     {
-        let slot = {
-            let mut slots = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            let entry = slots.entry((Arc::clone(cell), form)).or_default();
-            if entry.0 != version {
-                *entry = (version.to_owned(), Slot::default());
-            }
-            Arc::clone(&entry.1)
-        };
+        let key = (Arc::clone(&view.snapshot().cell), form);
+        let slot = self.0.slot(key.clone(), reading, std::slice::from_ref(view));
         let bytes = slot.get_or_try_init(|| async {
             tokio::task::spawn_blocking(build).await.map_err(|_| ApiError::internal())?.map(Bytes::from)
         });
-        bytes.await.cloned()
+        let bytes = bytes.await.cloned();
+        self.0.made(&key, &slot);
+        bytes
     }
 }
 

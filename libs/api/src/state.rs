@@ -13,7 +13,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::ApiError;
 use crate::ports::{Commands, Observer};
-use crate::routes::watch::EventCache;
+use crate::routes::decisions::{POLL_BYTES_MAX, PollCache};
+use crate::routes::watch::{EVENT_BYTES_MAX, EventCache};
 use crate::snapshot_cache::SnapshotCache;
 
 /// Bounds of the API. An answer that refuses for one of them names it as it is named here, in lowerCamelCase.
@@ -21,6 +22,8 @@ use crate::snapshot_cache::SnapshotCache;
 pub struct ApiLimits {
     /// Bytes of a request's body.
     pub body_bytes_max: usize,
+    /// Bytes of all bodies on their way in, but for those of operators' commands, which have places instead.
+    pub inflight_bytes_max: usize,
     /// Bytes of path and query.
     pub uri_bytes_max: usize,
     /// Bytes of names and values of all headers.
@@ -45,6 +48,10 @@ pub struct ApiLimits {
     pub wait_seconds_max: u64,
     /// A stream is never silent for longer.
     pub heartbeat: Duration,
+    /// Snapshots of large cells being streamed at once.
+    pub snapshot_streams_max: usize,
+    /// A snapshot that is streamed must have been read by then.
+    pub snapshot_stream_timeout: Duration,
     /// A body must have come by then.
     pub body_timeout: Duration,
     /// A connection whose peer takes nothing for this long is closed.
@@ -57,6 +64,7 @@ impl Default for ApiLimits {
     fn default() -> Self {
         Self {
             body_bytes_max: 4 << 20,
+            inflight_bytes_max: 64 << 20,
             uri_bytes_max: 8 << 10,
             header_bytes_max: 32 << 10,
             watchers_max: 10_000,
@@ -69,6 +77,8 @@ impl Default for ApiLimits {
             event_items_max: 2_000,
             wait_seconds_max: 60,
             heartbeat: Duration::from_secs(5),
+            snapshot_streams_max: 64,
+            snapshot_stream_timeout: Duration::from_secs(600),
             body_timeout: Duration::from_secs(10),
             write_stall_timeout: Duration::from_secs(30),
             json_snapshot_cached_servers_max: 10_000,
@@ -108,9 +118,12 @@ pub struct Shared {
     parts: ApiParts,
     pub(crate) heavy: Arc<Semaphore>,
     pub(crate) operators: Arc<Semaphore>,
+    pub(crate) inflight_bytes: Arc<Semaphore>,
+    pub(crate) snapshot_streams: Arc<Semaphore>,
     pub(crate) watchers: Arc<Semaphore>,
     pub(crate) snapshots: SnapshotCache,
     pub(crate) events: EventCache,
+    pub(crate) polls: PollCache,
 }
 
 impl std::ops::Deref for ApiState {
@@ -135,10 +148,13 @@ impl ApiState {
         let limits = &parts.limits;
         Self(Arc::new(Shared {
             heavy: Arc::new(Semaphore::new(limits.heavy_requests_max)),
+            inflight_bytes: Arc::new(Semaphore::new(limits.inflight_bytes_max.min(Semaphore::MAX_PERMITS))),
             operators: Arc::new(Semaphore::new(limits.operator_requests_max)),
+            snapshot_streams: Arc::new(Semaphore::new(limits.snapshot_streams_max)),
             watchers: Arc::new(Semaphore::new(limits.watchers_max)),
             snapshots: SnapshotCache::default(),
-            events: EventCache::default(),
+            events: EventCache::new(EVENT_BYTES_MAX),
+            polls: PollCache::new(POLL_BYTES_MAX),
             parts,
         }))
     }
@@ -201,6 +217,23 @@ impl ApiState {
         Arc::clone(&self.heavy).try_acquire_owned().map_err(|_| {
             self.observer.refused("heavyRequestsMax");
             ApiError::overloaded("heavyRequestsMax", self.limits.heavy_requests_max as u64, 1)
+        })
+    }
+
+    /// A place among the snapshots that are streamed.
+    pub(crate) fn snapshot_stream_permit(&self) -> Result<OwnedSemaphorePermit, ApiError> {
+        Arc::clone(&self.snapshot_streams).try_acquire_owned().map_err(|_| {
+            self.observer.refused("snapshotStreamsMax");
+            ApiError::overloaded("snapshotStreamsMax", self.limits.snapshot_streams_max as u64, 5)
+        })
+    }
+
+    /// Room for bytes of a body.
+    pub(crate) fn body_room(&self, bytes: usize) -> Result<OwnedSemaphorePermit, ApiError> {
+        let wanted = u32::try_from(bytes).unwrap_or(u32::MAX);
+        Arc::clone(&self.inflight_bytes).try_acquire_many_owned(wanted).map_err(|_| {
+            self.observer.refused("inflightBytesMax");
+            ApiError::bodies_fill_memory(self.limits.inflight_bytes_max as u64)
         })
     }
 

@@ -249,6 +249,8 @@ async fn operators_and_readers_do_not_take_each_others_places() {
     let body = Body::new(Never);
     let request = Request::post("/v1/mode").header("content-type", "application/json").body(body).expect("a request");
     let stuck = tokio::spawn(service.router.clone().oneshot(request));
+    // It must come first: a command waits for its record, and who comes meanwhile is refused.
+    tokio::task::yield_now().await;
     let refused = loop {
         let answer = service.post("/v1/mode", mode).await;
         if answer.status.as_u16() != 202 {

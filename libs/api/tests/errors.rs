@@ -114,7 +114,7 @@ async fn limits_refuse_by_name_and_a_full_house_of_lists_leaves_point_reads_alon
         let problem = answer.json();
         (answer.status.as_u16(), problem["limit"].as_str().unwrap_or_default().to_owned(), problem["bound"].as_u64())
     };
-    for path in ["/v1/servers", "/v1/decisions", "/v1/snapshot", "/v1/cells", "/v1/pools"] {
+    for path in ["/v1/servers", "/v1/decisions", "/v1/snapshot", "/v1/cells", "/v1/pools", "/v1/inputs"] {
         let answer = service.get(path).await;
         assert_eq!(answer.header("retry-after"), "1");
         assert_eq!(refusal(answer), (503, "heavyRequestsMax".into(), Some(0)), "{path}");
@@ -129,6 +129,23 @@ async fn limits_refuse_by_name_and_a_full_house_of_lists_leaves_point_reads_alon
     assert_eq!(refusal(service.post("/v1/decisions:batchGet", &body).await), (413, "bodyBytesMax".into(), Some(64)));
     let names = refusal(service.post("/v1/decisions:batchGet", r#"{"servers": ["a", "b"]}"#).await);
     assert_eq!(names, (422, "batchItemsMax".into(), Some(1)));
+}
+
+/// Bodies count as they come; operators' commands have places of their own.
+#[tokio::test]
+async fn bodies_on_their_way_in_have_a_bound_together() {
+    let limits = ApiLimits { inflight_bytes_max: 100, ..ApiLimits::default() };
+    let service = Service::with(true, limits);
+    service.read_model.apply(snapshot("eu-1", EPOCH, table(&[("web-1", &[], "web")])));
+    let batch = |bytes: usize| format!(r#"{{"servers": ["{}"]}}"#, "x".repeat(bytes));
+    let refused = service.post("/v1/decisions:batchGet", &batch(100)).await;
+    assert_eq!((refused.status.as_u16(), refused.header("retry-after")), (503, "1"));
+    assert_eq!((&refused.json()["limit"], &refused.json()["bound"]), (&json!("inflightBytesMax"), &json!(100)));
+    for _ in 0..3 {
+        assert_eq!(service.post("/v1/decisions:batchGet", &batch(50)).await.status, 200, "the room is given back");
+    }
+    let mode = format!(r#"{{"mode": "observe", "owner": "ann", "reason": "{}"}}"#, "x".repeat(100));
+    assert_eq!(service.post("/v1/mode", &mode).await.status, 202);
 }
 
 #[tokio::test]
@@ -170,7 +187,39 @@ async fn off_acts_on_readers_at_once_even_if_the_log_is_full() {
     let body = r#"{"mode": "off", "cell": "full", "owner": "ann", "reason": "incident 7"}"#;
     let answer = service.post("/v1/mode", body).await;
     assert_eq!((answer.status.as_u16(), answer.header("retry-after")), (503, "1"));
+    for told in ["obey already", "the log is full", "repeat the request"] {
+        assert!(answer.text().contains(told), "{}", answer.text());
+    }
     assert_eq!(service.get("/v1/servers/web-1").await.json()["mode"], "off");
+}
+
+/// Else the kill switch would stay thrown on this replica, with a log that says otherwise.
+#[tokio::test]
+async fn a_mode_takes_effect_though_its_caller_has_left() {
+    let service = Service::new();
+    service.read_model.apply(snapshot("slow", EPOCH, table(&[("web-1", &[], "web")])));
+    service.read_model.kill(Some("slow"), true);
+    let body = r#"{"mode": "enforce", "cell": "slow", "owner": "ann", "reason": "over"}"#;
+    {
+        let mut request = std::pin::pin!(service.post("/v1/mode", body));
+        while service.commands.take().is_empty() {
+            assert!(poll_once(request.as_mut()).await.is_none(), "the log has not answered yet");
+            tokio::task::yield_now().await;
+        }
+    }
+    service.commands.gate.add_permits(1);
+    while service.read_model.cell("slow").is_some_and(|cell| cell.is_killed()) {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Polls once.
+async fn poll_once<F: Future>(mut future: std::pin::Pin<&mut F>) -> Option<F::Output> {
+    std::future::poll_fn(|context| match future.as_mut().poll(context) {
+        std::task::Poll::Ready(output) => std::task::Poll::Ready(Some(output)),
+        std::task::Poll::Pending => std::task::Poll::Ready(None),
+    })
+    .await
 }
 
 #[tokio::test]

@@ -5,10 +5,14 @@ mod support;
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Float32Type, Int8Type};
 use arrow_ipc::reader::StreamReader;
+use axum::body::Body;
 use headroom_model::CellSnapshot;
+use http::Request;
+use http_body_util::BodyExt;
 use serde_json::json;
 use support::Service;
 use support::fixture::{EPOCH, enforced, snapshot, table, with_slow_disk};
+use tower::ServiceExt;
 
 fn web(epoch: i64) -> CellSnapshot {
     let servers = table(&[
@@ -180,6 +184,37 @@ async fn decisions_page_and_tell_what_changed_and_who_left() {
     assert_eq!((gone.status.as_u16(), &gone.json()["horizon"]), (410, &json!(EPOCH)));
 }
 
+/// `Age` counts from the epoch of the cells that live, so what a dead one said is worth less than a whole lease.
+#[tokio::test]
+async fn the_cells_that_live_do_not_renew_what_a_dead_one_said() {
+    for (seconds, lease) in [(0, 60), (60, 60), (61, 0)] {
+        let service = service();
+        service.read_model.apply(snapshot("us-1", EPOCH + seconds, table(&[("db-2", &[], "db")])));
+        service.set_seconds_after_epoch(seconds + 3);
+        let batch = r#"{"servers": ["web-17", "db-2"]}"#;
+        for answer in [
+            service.get("/v1/decisions").await,
+            service.post("/v1/decisions:batchGet", batch).await,
+            service.get("/v1/servers").await,
+        ] {
+            let list = answer.json();
+            let items = list["items"].as_array().cloned().unwrap_or_default();
+            let decisions = items.iter().flat_map(|item| match item["decisions"].as_array() {
+                Some(decisions) => decisions.clone(),
+                None => vec![item.clone()],
+            });
+            let leases = |cell: &str| -> Vec<i64> {
+                let of_cell = decisions.clone().filter(|decision| decision["cell"] == cell);
+                of_cell.map(|decision| decision["leaseSeconds"].as_i64().unwrap_or(-1)).collect()
+            };
+            let (dead, alive) = (leases("eu-1"), leases("us-1"));
+            assert!(!dead.is_empty() && dead.iter().all(|left| *left == lease), "{seconds}: {dead:?}");
+            assert!(!alive.is_empty() && alive.iter().all(|left| *left == 60), "{seconds}: {alive:?}");
+            assert_eq!(list["validUntil"], "2026-11-21T10:01:10Z", "{seconds}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_batch_answers_in_order_and_says_who_is_not_there() {
     let service = service();
@@ -224,6 +259,31 @@ async fn a_streamed_snapshot_says_what_a_kept_one_says() {
     let (kept, streamed) = (kept.get("/v1/snapshot").await, streamed.get("/v1/snapshot").await);
     assert_eq!(streamed.json()["items"].as_array().map(Vec::len), Some(300));
     assert!(kept.body == streamed.body);
+}
+
+/// Who reads a large cell slowly keeps a place of his own, and none of those that lists need.
+#[tokio::test(start_paused = true)]
+async fn a_slow_reader_of_a_snapshot_holds_up_no_list_and_is_cut_off() {
+    let limits = headroom_api::ApiLimits {
+        json_snapshot_cached_servers_max: 0,
+        heavy_requests_max: 1,
+        snapshot_streams_max: 1,
+        ..Default::default()
+    };
+    let stall = limits.write_stall_timeout;
+    let service = Service::with(true, limits);
+    service.read_model.apply(web(EPOCH));
+    let open = || Request::get("/v1/snapshot").body(Body::empty()).expect("a request");
+    let slow = service.router.clone().oneshot(open()).await.expect("the router never fails");
+    assert_eq!(slow.status(), 200);
+    // The stream's task makes as much as there is room for, and then waits for its reader.
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    assert_eq!(service.get("/v1/servers").await.status, 200);
+    let refused = service.get("/v1/snapshot").await;
+    assert_eq!((refused.status.as_u16(), &refused.json()["limit"]), (503, &json!("snapshotStreamsMax")));
+    tokio::time::sleep(stall).await;
+    assert_eq!(service.get("/v1/snapshot").await.status, 200);
+    assert!(slow.into_body().collect().await.is_err(), "nobody may take a part for the whole");
 }
 
 #[tokio::test]
@@ -286,7 +346,7 @@ async fn a_probe_without_a_class_looks_at_the_one_of_which_the_least_is_admitted
     let answer = service.get("/v1/check/web-17").await;
     assert_eq!((answer.status.as_u16(), &answer.json()["class"]), (429, &json!("discretionary")));
     assert_eq!(service.get("/v1/check/web-17?class=urgent").await.status, 200);
-    let head = http::Request::head("/v1/check/web-17").body(axum::body::Body::empty()).expect("a request");
+    let head = Request::head("/v1/check/web-17").body(Body::empty()).expect("a request");
     let head = service.call(head).await;
     assert_eq!((head.status.as_u16(), head.body.len()), (429, 0));
 }

@@ -2,6 +2,9 @@
 
 mod support;
 
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
 use headroom_access::Access;
 use headroom_api::{ApiLimits, serve};
 use support::Service;
@@ -34,4 +37,65 @@ async fn a_shutdown_ends_open_streams_and_then_the_listener() {
     stream.read_to_string(&mut rest).await.expect("the stream ends in order");
     assert!(rest.contains(&format!("id: {EPOCH}")) && rest.ends_with("0\r\n\r\n"), "{rest}");
     server.await.expect("the service ends");
+}
+
+/// hyper has no timer for the bytes by which it tells HTTP/1 from HTTP/2.
+#[tokio::test]
+async fn a_connection_that_says_nothing_gives_its_place_back() {
+    let service = Service::new();
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("an address");
+    let limits = ApiLimits { connections_max: 1, body_timeout: Duration::from_millis(50), ..ApiLimits::default() };
+    let (router, shutdown) = (service.router.clone(), service.shutdown.clone());
+    tokio::spawn(async move { serve("http", listener, router, Access::default(), &limits, shutdown).await });
+    for beginning in ["", "PRI * HTTP/2.0"] {
+        let mut silent = TcpStream::connect(address).await.expect("the service listens");
+        silent.write_all(beginning.as_bytes()).await.expect("the bytes are taken");
+        let mut rest = Vec::new();
+        let _ = silent.read_to_end(&mut rest).await;
+        assert_eq!(rest, b"", "{beginning}");
+    }
+}
+
+/// Keeps the names of spans and what is recorded in them.
+#[derive(Clone, Default)]
+struct Spans(Arc<Mutex<Vec<String>>>);
+
+impl Spans {
+    fn note(&self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
+        let mut notes = self.0.lock().expect("no test panics while it holds this");
+        notes.push(format!("{field}={value:?}"));
+    }
+}
+
+impl tracing::Subscriber for Spans {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        metadata.target() == "headroom_trace"
+    }
+
+    fn new_span(&self, span: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        span.record(&mut |field: &tracing::field::Field, value: &dyn std::fmt::Debug| self.note(field, value));
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, values: &tracing::span::Record<'_>) {
+        values.record(&mut |field: &tracing::field::Field, value: &dyn std::fmt::Debug| self.note(field, value));
+    }
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+    fn event(&self, _: &tracing::Event<'_>) {}
+    fn enter(&self, _: &tracing::span::Id) {}
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+#[tokio::test]
+async fn a_request_is_one_span_with_the_routes_name_and_the_answers_status() {
+    let spans = Spans::default();
+    let _default = tracing::subscriber::set_default(spans.clone());
+    let service = Service::new();
+    assert_eq!(service.get("/v1/servers/nobody").await.status, 404);
+    let notes = spans.0.lock().expect("no test panics while it holds this").join(" ");
+    for told in ["otel.name=\"GET /v1/servers/{server}\"", "http.response.status_code=404"] {
+        assert_eq!(notes.matches(told).count(), 1, "{notes}");
+    }
 }

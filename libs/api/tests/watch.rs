@@ -76,6 +76,25 @@ async fn a_stream_begins_with_all_and_goes_on_with_changes_one_event_a_tick() {
     assert_eq!(renewal["validUntil"], "2026-11-21T10:01:30Z");
 }
 
+/// An event has no `Age`; whoever connects again and again must not renew what a dead engine said last.
+#[tokio::test]
+async fn who_begins_to_watch_late_is_told_what_is_left_of_the_lease() {
+    let service = Service::new();
+    service.read_model.apply(quiet(EPOCH));
+    for (seconds, left) in [(3, 57), (59, 1), (70, 0)] {
+        service.set_seconds_after_epoch(seconds);
+        let mut events = Events::open(&service, "", None).await;
+        let (_, event) = events.next().await.expect("an event");
+        assert_eq!(event["items"][0]["leaseSeconds"], left, "{seconds}");
+    }
+    service.set_seconds_after_epoch(3);
+    let mut events = Events::open(&service, "", None).await;
+    events.next().await.expect("an event");
+    service.read_model.apply(with_slow_disk(quiet(EPOCH + 10), 1));
+    let (_, change) = events.next().await.expect("an event");
+    assert_eq!(change["items"][0]["leaseSeconds"], 60);
+}
+
 #[tokio::test]
 async fn a_stream_resumes_after_the_last_event_and_begins_anew_where_that_is_too_old() {
     let service = Service::new();
@@ -175,4 +194,103 @@ async fn a_long_poll_answers_when_the_epoch_moves_or_the_time_is_up() {
     assert_eq!((&changed.json()["epoch"], changed.servers("items")), (&json!(EPOCH + 10), vec!["web-1".to_owned()]));
     assert_eq!(service.get("/v1/watch?wait=30s").await.servers("items").len(), 4);
     assert_eq!(service.get(&format!("/v1/watch?wait=30s&since={}", EPOCH - 10)).await.status, 410);
+}
+
+/// All who wait are woken by the same tick: none of them is refused for that, and few have to make the answer.
+#[tokio::test(start_paused = true)]
+async fn long_polls_that_one_tick_wakes_are_all_answered() {
+    let limits = ApiLimits { heavy_requests_max: 1, ..ApiLimits::default() };
+    let service = Service::with(true, limits);
+    service.read_model.apply(quiet(EPOCH));
+    let polls = (0..200).map(|at| {
+        let class = if at % 2 == 0 { "discretionary" } else { "urgent" };
+        let path = format!("/v1/watch?wait=30s&since={EPOCH}&class={class}");
+        let router = service.router.clone();
+        tokio::spawn(async move {
+            let response = router.oneshot(Request::get(path).body(Body::empty()).expect("a request")).await;
+            let response = response.expect("the router never fails");
+            let status = response.status().as_u16();
+            let body = response.into_body().collect().await.expect("the body ends").to_bytes();
+            let body: Value = serde_json::from_slice(&body).expect("JSON");
+            (status, body["epoch"].as_i64(), names(&body, "items").len(), at % 2 == 0)
+        })
+    });
+    let polls: Vec<_> = polls.collect();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    service.read_model.apply(with_slow_disk(quiet(EPOCH + 10), 0));
+    for poll in polls {
+        let (status, epoch, items, is_limited) = poll.await.expect("the poll ends");
+        assert_eq!((status, epoch, items), (200, Some(EPOCH + 10), usize::from(is_limited)));
+    }
+}
+
+/// With a dead engine the epoch never passes the one at which the kill switch moved.
+#[tokio::test(start_paused = true)]
+async fn a_kill_switch_wakes_a_long_poll_at_once_and_none_asks_in_a_hot_loop() {
+    let service = Service::new();
+    service.read_model.apply(quiet(EPOCH));
+    let path = format!("/v1/watch?wait=30s&since={EPOCH}");
+    let started = tokio::time::Instant::now();
+    let kill = async {
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        service.read_model.kill(None, true);
+    };
+    let (answer, ()) = tokio::join!(service.get(&path), kill);
+    assert_eq!((answer.servers("items").len(), started.elapsed().as_secs()), (4, 5));
+    let answer = service.get(&path).await;
+    assert_eq!((answer.servers("items").len(), started.elapsed().as_secs()), (4, 6));
+    service.read_model.kill(None, false);
+    let answer = service.get(&path).await;
+    assert_eq!((&answer.json()["items"][0]["mode"], started.elapsed().as_secs()), (&json!("observe"), 7));
+}
+
+/// One stream of an HTTP/2 connection that stands still does not show at the socket.
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_takes_nothing_loses_its_place() {
+    let limits = ApiLimits { watchers_max: 1, event_items_max: 1, ..ApiLimits::default() };
+    let stall = limits.write_stall_timeout;
+    let service = Service::with(true, limits);
+    service.read_model.apply(quiet(EPOCH));
+    let mut events = Events::open(&service, "", None).await;
+    let poll = format!("/v1/watch?wait=0s&since={EPOCH}");
+    assert_eq!(service.get(&poll).await.status, 503);
+    tokio::time::sleep(stall + Duration::from_secs(1)).await;
+    assert_eq!(service.get(&poll).await.status, 200);
+    let broken_off = loop {
+        match events.body.frame().await {
+            Some(Ok(_)) => {}
+            end => break end.is_some(),
+        }
+    };
+    assert!(broken_off, "nobody may take what came for all there was");
+}
+
+/// What is told late is told as it is, not as it was when the round began.
+#[tokio::test]
+async fn a_long_round_goes_on_with_the_newest_snapshot() {
+    let limits = ApiLimits { event_items_max: 1, ..ApiLimits::default() };
+    let service = Service::with(true, limits);
+    let names: Vec<String> = (0..8).map(|at| format!("web-{at}")).collect();
+    let servers: Vec<(&str, &[&str], &str)> = names.iter().map(|name| (name.as_str(), &[][..], "web")).collect();
+    let servers = table(&servers);
+    service.read_model.apply(snapshot("eu-1", EPOCH, servers.clone()));
+    let mut events = Events::open(&service, "?class=discretionary", None).await;
+    events.next().await.expect("an event");
+    for tick in 1..=2 {
+        let next = snapshot("eu-1", EPOCH + 10 * tick, servers.clone());
+        service.read_model.apply(with_slow_disk(with_slow_disk(next, 0), 7));
+    }
+    let mut last = None;
+    let mut ids = Vec::new();
+    while ids.len() < 2 {
+        let (id, event) = events.next().await.expect("an event");
+        if event["items"][0]["server"] == "web-7" && last.is_none() {
+            last = Some((event["epoch"].clone(), event["items"][0]["wouldAdmitFraction"].as_f64()));
+        }
+        ids.extend(id);
+    }
+    let (epoch, would_admit) = last.expect("the last server was told of");
+    assert_eq!(epoch, EPOCH + 20);
+    assert!(would_admit.is_some_and(|fraction| fraction < 1.0));
+    assert_eq!(ids, [EPOCH, EPOCH + 20]);
 }

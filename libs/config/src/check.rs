@@ -6,7 +6,7 @@
 use headroom_expr::nearest;
 use serde_json::Value as Json;
 
-use crate::problem::Problem;
+use crate::problem::{Problem, is_secret};
 use crate::tree::{Tree, Value};
 
 /// Checks a tree. Raw text (of the environment, say) becomes the type that the schema wants on the way.
@@ -15,6 +15,16 @@ pub(crate) fn check(tree: &mut Tree, schema: &Json) -> Vec<Problem> {
     Checker { root: schema }.value(tree, schema, &mut Vec::new(), &mut problems);
     problems
 }
+
+/// The path of every key that may have a value of its own, whether or not its section is there now.
+pub(crate) fn keys(schema: &Json) -> Vec<String> {
+    let mut keys = Vec::new();
+    Checker { root: schema }.keys(schema, "", SECTIONS_MAX, &mut keys);
+    keys
+}
+
+/// Sections inside each other; a bound only, should a schema ever contain itself.
+const SECTIONS_MAX: usize = 16;
 
 struct Checker<'a> {
     root: &'a Json,
@@ -40,6 +50,21 @@ impl<'a> Checker<'a> {
             schema = found;
         }
         schema
+    }
+
+    fn keys(&self, schema: &'a Json, path: &str, depth: usize, keys: &mut Vec<String>) {
+        let schema = self.resolve(schema);
+        let branches = ["anyOf", "oneOf"].into_iter().filter_map(|keyword| schema.get(keyword)?.as_array()).flatten();
+        let sections = std::iter::once(schema).chain(branches.map(|branch| self.resolve(branch)));
+        let sections = sections.filter_map(|section| section.get("properties")?.as_object());
+        let inner: Vec<_> = sections.flatten().collect();
+        if inner.is_empty() || depth == 0 {
+            keys.push(path.to_owned());
+        }
+        let dot = if path.is_empty() { "" } else { "." };
+        for (key, schema) in inner.into_iter().filter(|_| depth > 0) {
+            self.keys(schema, &format!("{path}{dot}{key}"), depth - 1, keys);
+        }
     }
 
     fn types(&self, schema: &'a Json) -> Vec<&'a str> {
@@ -212,6 +237,11 @@ fn is_of_type(tree: &Tree, wanted: &str) -> bool {
     }
 }
 
+/// The value as messages show it, unless it may be a secret.
+fn described(tree: &Tree, path: &[String]) -> String {
+    if path.iter().any(|key| is_secret(key)) { "what it is".into() } else { tree.describe() }
+}
+
 fn wrong_type(tree: &Tree, types: &[&str], path: &[String]) -> Problem {
     let mut names: Vec<&str> = types
         .iter()
@@ -232,7 +262,7 @@ fn wrong_type(tree: &Tree, types: &[&str], path: &[String]) -> Problem {
         }
         _ => None,
     };
-    let message = format!("{} must be {}, not {}", named(path), names.join(" or "), tree.describe());
+    let message = format!("{} must be {}, not {}", named(path), names.join(" or "), described(tree, path));
     Problem::new(&tree.origin, message).suggesting(suggestion)
 }
 
@@ -242,7 +272,7 @@ fn word(tree: &Tree, words: &[&str], path: &[String], problems: &mut Vec<Problem
         Value::Text(text) => nearest(text, words.iter().copied()).map(|near| format!("did you mean `{near}`?")),
         _ => None,
     };
-    let message = format!("{} must be one of {}, not {}", named(path), words.join(", "), tree.describe());
+    let message = format!("{} must be one of {}, not {}", named(path), words.join(", "), described(tree, path));
     problems.push(Problem::new(&tree.origin, message).suggesting(given));
 }
 
@@ -254,7 +284,7 @@ fn range(tree: &Tree, schema: &Json, path: &[String], problems: &mut Vec<Problem
     };
     let bound = |keyword: &str| schema.get(keyword).and_then(Json::as_f64);
     let mut complain = |what: &str, bound: f64| {
-        let message = format!("{} must be {what} {bound}, not {}", named(path), tree.describe());
+        let message = format!("{} must be {what} {bound}, not {}", named(path), described(tree, path));
         problems.push(Problem::new(&tree.origin, message));
     };
     match (bound("minimum"), bound("exclusiveMinimum"), bound("maximum")) {

@@ -7,7 +7,7 @@ use headroom_expr::nearest;
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 
-use crate::check::check;
+use crate::check::{check, keys};
 use crate::merge::lay_over;
 use crate::problem::{ConfigErrors, Problem};
 use crate::service::{Auth, Backend, ClientAuth, Config, IdentitySection};
@@ -93,16 +93,18 @@ impl Config {
                 Err(problem) => problems.push(problem),
             }
         }
+        let schema = crate::config_schema();
+        let known = keys(&schema);
         for (name, value) in &env {
             if let Some(path) = name.strip_prefix(ENV_PREFIX) {
                 let path = path.to_lowercase().replace("__", ".");
-                set(&mut tree, &path, value, Origin::Env((*name).to_owned()), &mut problems);
+                set(&mut tree, &known, &path, value, Origin::Env((*name).to_owned()), &mut problems);
             }
         }
         for flag in &args.flags {
-            set(&mut tree, &flag.path, &flag.value, Origin::Flag(flag.name.clone()), &mut problems);
+            set(&mut tree, &known, &flag.path, &flag.value, Origin::Flag(flag.name.clone()), &mut problems);
         }
-        problems.extend(check(&mut tree, &crate::config_schema()));
+        problems.extend(check(&mut tree, &schema));
         let text_of = |file: &str| args.file.filter(|(name, _)| *name == file).map(|(_, text)| text);
         if !problems.is_empty() {
             return Err(ConfigErrors::of(problems, text_of));
@@ -219,6 +221,13 @@ impl Config {
                 None,
             );
         }
+        if self.http.inflight_bytes_max < self.http.body_bytes_max {
+            complain(
+                "http.inflight_bytes_max",
+                format!("`http.inflight_bytes_max` has no room for one body of {} bytes", self.http.body_bytes_max),
+                None,
+            );
+        }
         let inflight_bytes_min =
             self.otlp.body_decompressed_bytes_max.max(self.otlp.grpc_message_bytes_max).max(self.otlp.body_bytes_max);
         if self.otlp.inflight_bytes_max < inflight_bytes_min {
@@ -279,9 +288,10 @@ fn lay(lower: &mut Tree, upper: Tree, problems: &mut Vec<Problem>) {
     lay_over(lower, upper, &mut Vec::new(), &|_| false, problems);
 }
 
-/// Sets one key from outside the file.
-fn set(tree: &mut Tree, path: &str, value: &str, origin: Origin, problems: &mut Vec<Problem>) {
-    let known = leaves(tree, "");
+/// Sets one key from outside the file: one of the schema, or one that the file has brought.
+fn set(tree: &mut Tree, known: &[String], path: &str, value: &str, origin: Origin, problems: &mut Vec<Problem>) {
+    let mut known: Vec<String> = known.to_vec();
+    known.extend(leaves(tree, ""));
     if !known.iter().any(|leaf| leaf == path) {
         let near = nearest(path, known.iter().map(String::as_str));
         let suggestion = near.map(|near| match &origin {

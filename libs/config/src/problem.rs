@@ -36,11 +36,39 @@ impl Problem {
         if let Origin::File { file, line, .. } = &self.origin
             && let Some(text) = text_of(file)
             && let Some(of_line) = text.lines().nth(line.saturating_sub(1))
+            && !may_hold_secret(text, *line)
         {
             self.snippet = Some(of_line.chars().take(SNIPPET_CHARS_MAX).collect());
         }
         self
     }
+}
+
+/// Whether a key of this name may have a secret for a value. Settings name files and variables that hold secrets, never
+/// the secrets themselves; but who writes one there by mistake must not find it in a log.
+pub(crate) fn is_secret(key: &str) -> bool {
+    let key = key.to_lowercase();
+    let is_key = key.rsplit(|c: char| !c.is_alphanumeric()).next() == Some("key");
+    is_key || ["password", "passwd", "secret", "token", "credential"].iter().any(|word| key.contains(word))
+}
+
+/// Whether a line, counted from 1, may show the value of such a key: its own, or one that began on a line above.
+fn may_hold_secret(text: &str, line: usize) -> bool {
+    let lines: Vec<&str> = text.lines().take(line).collect();
+    let Some((of_line, above)) = lines.split_last() else { return false };
+    let indent = |line: &str| line.len() - line.trim_start().len();
+    let parent = above.iter().rev().find(|line| !line.trim().is_empty() && indent(line) < indent(of_line));
+    // The key of a value that goes over several lines stands less indented than they do.
+    has_secret_key(of_line) || parent.is_some_and(|line| has_secret_key(line))
+}
+
+fn has_secret_key(line: &str) -> bool {
+    let is_part = |c: char| c.is_alphanumeric() || c == '_' || c == '-' || c == '.';
+    line.split_inclusive(':').filter_map(|before| before.strip_suffix(':')).any(|before| {
+        let before = before.trim_end().trim_end_matches(['"', '\'']);
+        let key = before.rsplit(|c: char| !is_part(c)).next().unwrap_or_default();
+        is_secret(key)
+    })
 }
 
 impl fmt::Display for Problem {

@@ -53,6 +53,9 @@ pub struct HttpSection {
     /// Bytes of a request's body.
     #[schemars(range(min = 1_024, max = 1_073_741_824))]
     pub body_bytes_max: usize,
+    /// Bytes of all bodies on their way in.
+    #[schemars(range(min = 1_024, max = 1_099_511_627_776_u64))]
+    pub inflight_bytes_max: usize,
 }
 
 impl Default for HttpSection {
@@ -63,6 +66,7 @@ impl Default for HttpSection {
             connections_max: 20_000,
             watchers_max: 10_000,
             body_bytes_max: 4 << 20,
+            inflight_bytes_max: 64 << 20,
         }
     }
 }

@@ -256,3 +256,46 @@ fn kafka_sources_that_cannot_work_are_refused_with_the_way_out() {
         assert!(errors.contains("h.yaml"), "{errors}");
     }
 }
+
+#[test]
+fn the_environment_and_flags_set_keys_of_sections_that_the_file_leaves_out() {
+    let env = [("HEADROOM__KAFKA__SASL__PASSWORD_FILE", "/run/secrets/kafka")];
+    for (file, flags) in [
+        ("kafka: {brokers: [a:1], sasl: {username: a}}", &[][..]),
+        ("kafka: {brokers: [a:1]}", &[("kafka.sasl.username", "a", "--set")][..]),
+    ] {
+        let loaded = Config::load(&args(file, &env, flags)).unwrap();
+        let sasl = loaded.config.kafka.sasl.as_ref().expect("the section is there");
+        assert_eq!(
+            (sasl.username.as_str(), sasl.password_file.as_deref()),
+            ("a", Some("/run/secrets/kafka")),
+            "{file}"
+        );
+        assert_eq!(
+            origin(&loaded, "kafka.sasl.password_file"),
+            "environment variable HEADROOM__KAFKA__SASL__PASSWORD_FILE"
+        );
+    }
+    let error = Config::load(&args("", &[("HEADROOM__KAFKA__SASL__PASSWORDFILE", "x")], &[])).unwrap_err().to_string();
+    assert!(error.contains("did you mean HEADROOM__KAFKA__SASL__PASSWORD_FILE?"), "{error}");
+}
+
+/// Secrets stand in files and variables of their own; one that stands here by mistake must not go on into a log.
+#[test]
+fn a_secret_that_stands_in_the_wrong_place_is_not_repeated() {
+    for file in [
+        "kafka: {sasl: {username: a, password: hunter2}}",
+        "kafka:\n  sasl:\n    password: hunter2\n",
+        "kafka:\n  sasl:\n    \"password\" : hunter2\n",
+        "kafka:\n  sasl: {usrname: a, password: hunter2}\n",
+        "kafka: {sasl: {username: a, password_file: [hunter2]}}",
+        "security: {callers_file: 7, api_key: hunter2}",
+        "kafka:\n  sasl:\n    password_file:\n      hunter2: 1\n",
+        "token: hunter2",
+    ] {
+        let error = Config::load(&args(file, &[], &[])).unwrap_err().to_string();
+        assert!(!error.contains("hunter2") || error.contains("unknown key `hunter2`"), "{file}: {error}");
+        assert!(!error.contains(" | "), "{file}: {error}");
+        assert!(error.contains("h.yaml:"), "{file}: {error}");
+    }
+}

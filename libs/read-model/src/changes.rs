@@ -38,6 +38,8 @@ pub(crate) struct Changes {
     removed: Vec<Removal>,
     /// Questions about epochs before this cannot be answered.
     horizon: i64,
+    /// The last mark. Marks never go back: a cell that lagged gets ones ahead of its epochs, until those have caught up.
+    last_mark: i64,
 }
 
 impl Changes {
@@ -45,10 +47,11 @@ impl Changes {
     pub(crate) fn first(snapshot: &CellSnapshot, mark: i64) -> Self {
         let base = mark - HISTORY_SECONDS;
         let marks = snapshot.decisions.iter().map(|_| vec![HISTORY_SECONDS as u32; snapshot.len()]).collect();
-        Self { base, marks, removed: Vec::new(), horizon: snapshot.epoch }
+        Self { base, marks, removed: Vec::new(), horizon: snapshot.epoch, last_mark: mark }
     }
 
-    /// Of the next snapshot. `mark` is the version that changes get, later than any that was handed out before.
+    /// Of the next snapshot. `mark` is the version that changes get, later than any that was handed out before this cell
+    /// came back.
     pub(crate) fn next(
         &self,
         old: &CellSnapshot,
@@ -57,6 +60,7 @@ impl Changes {
         names: &Names,
         mark: i64,
     ) -> Self {
+        let mark = mark.max(self.last_mark);
         let mark_offset = u32::try_from(mark.saturating_sub(self.base)).unwrap_or(u32::MAX);
         let all_changed = || new.decisions.iter().map(|_| vec![mark_offset; new.len()]).collect();
         let same_table = Arc::ptr_eq(old_names.table(), names.table());
@@ -88,7 +92,7 @@ impl Changes {
             horizon = horizon.max(last_dropped.epoch);
         }
         removed.retain(|removal| removal.epoch > horizon);
-        Self { base: self.base, marks, removed, horizon }
+        Self { base: self.base, marks, removed, horizon, last_mark: mark }
     }
 
     /// The earliest epoch that may be asked about.

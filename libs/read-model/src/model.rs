@@ -129,7 +129,7 @@ impl ReadModel {
     }
 
     fn publish(&self, snapshot: Arc<CellSnapshot>, restored: bool) -> Applied {
-        let kills = self.kills.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kills = self.kills.lock().unwrap_or_else(PoisonError::into_inner);
         let cells = self.cells.load_full();
         let old = cells.get(&snapshot.cell);
         let is_old = |old: &Arc<CellView>| {
@@ -144,14 +144,24 @@ impl ReadModel {
         let names = names_of(&snapshot, old.map(|old| &old.names));
         let newest = cells.values().map(|view| view.epoch()).max();
         let changes = match old {
-            None => Changes::first(&snapshot, snapshot.epoch),
+            // Who was told of the others before this cell came must be told of it too.
+            None => Changes::first(&snapshot, after(newest, snapshot.epoch)),
             Some(old) => {
                 let lagged = newest.filter(|newest| newest.saturating_sub(old.epoch()) > lag_seconds(old));
-                let mark = lagged.map_or(snapshot.epoch, |newest| snapshot.epoch.max(newest.saturating_add(1)));
-                old.changes.next(&old.snapshot, &snapshot, &old.names, &names, mark)
+                old.changes.next(&old.snapshot, &snapshot, &old.names, &names, after(lagged, snapshot.epoch))
             }
         };
         let cell = Arc::clone(&snapshot.cell);
+        let was_killed = kills.is_killed(&cell);
+        let is_off = was_killed && is_all_off(&snapshot);
+        let obeyed = (is_off && !restored) || old.is_some_and(|old| old.obeyed);
+        if was_killed && obeyed && !is_off && !restored {
+            // The engine obeyed and was told otherwise since, perhaps by way of another replica: its word is the newer.
+            kills.set(Some(&cell), false);
+        }
+        let killed = kills.is_killed(&cell);
+        let kill_moved =
+            if was_killed == killed { old.and_then(|old| old.kill_moved) } else { newest.max(Some(snapshot.epoch)) };
         let view = CellView {
             names,
             changes: Arc::new(changes),
@@ -159,8 +169,9 @@ impl ReadModel {
             version: old.map_or_else(|| Arc::new(watch::Sender::new(0)), |old| Arc::clone(&old.version)),
             grace_seconds: self.grace_seconds,
             restored,
-            killed: kills.is_killed(&cell),
-            kill_moved: old.and_then(|old| old.kill_moved),
+            killed,
+            obeyed: obeyed && killed,
+            kill_moved,
             snapshot,
         };
         self.store([(cell, view)]);
@@ -168,16 +179,24 @@ impl ReadModel {
     }
 
     /// Throws or resets the kill switch, for a cell or for all. The last word counts: one about all cells replaces what
-    /// was said about single ones.
+    /// was said about single ones. In a cell whose engine has obeyed, it ends when the engine publishes anything but off.
     pub fn kill(&self, cell: Option<&str>, thrown: bool) {
         let mut kills = self.kills.lock().unwrap_or_else(PoisonError::into_inner);
         kills.set(cell, thrown);
         let cells = self.cells.load_full();
-        let moved = cells.iter().filter(|(cell, view)| view.killed != kills.is_killed(cell));
-        let views: Vec<_> = moved
-            .map(|(cell, view)| {
-                let view = CellView { killed: !view.killed, kill_moved: Some(view.epoch()), ..(**view).clone() };
-                (Arc::clone(cell), view)
+        // A cell that lags is told of under the epoch of the others, so that is what its readers ask after.
+        let newest = cells.values().map(|view| view.epoch()).max();
+        let views: Vec<_> = cells
+            .iter()
+            .filter(|(name, _)| cell.is_none_or(|cell| ***name == *cell))
+            .filter_map(|(name, view)| {
+                let killed = kills.is_killed(name);
+                let has_moved = view.killed != killed;
+                // Thrown anew, what the engine obeyed before is no answer to it.
+                (has_moved || view.obeyed).then(|| {
+                    let kill_moved = if has_moved { newest } else { view.kill_moved };
+                    (Arc::clone(name), CellView { killed, kill_moved, obeyed: false, ..(**view).clone() })
+                })
             })
             .collect();
         self.store(views);
@@ -251,6 +270,16 @@ impl ReadModel {
 /// A cell with long ticks may be that much behind without lagging.
 fn lag_seconds(view: &CellView) -> i64 {
     LAG_SECONDS.max(view.snapshot.tick_seconds.saturating_mul(3))
+}
+
+/// The mark of a change at `epoch`: after all that was handed out, the last of which was `handed_out`.
+fn after(handed_out: Option<i64>, epoch: i64) -> i64 {
+    handed_out.map_or(epoch, |handed_out| epoch.max(handed_out.saturating_add(1)))
+}
+
+/// Whether the engine itself limits nothing, anywhere in the cell. An empty cell says nothing about that.
+fn is_all_off(snapshot: &CellSnapshot) -> bool {
+    !snapshot.is_empty() && snapshot.decisions.iter().all(|class| class.mode.iter().all(|mode| *mode == 0))
 }
 
 /// The index of a snapshot: the one before, if the table is the same or has the same content.

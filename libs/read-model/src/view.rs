@@ -20,7 +20,9 @@ pub struct CellView {
     pub(crate) grace_seconds: i64,
     pub(crate) restored: bool,
     pub(crate) killed: bool,
-    /// The epoch at which the kill switch last moved.
+    /// Whether a snapshot that came after the kill switch was thrown is itself all off.
+    pub(crate) obeyed: bool,
+    /// The newest epoch of all cells when the kill switch last moved here.
     pub(crate) kill_moved: Option<i64>,
 }
 

@@ -158,6 +158,79 @@ fn a_cell_that_lags_does_not_hold_back_the_others_and_misses_nobody_on_return() 
     assert_eq!(ReadModel::shared_epoch(model.cells().values()), Some(EPOCH + 80));
 }
 
+/// What a cell publishes while it catches up is marked ahead of its epoch. Later marks must not fall behind that: who
+/// was handed the epoch of the others meanwhile asks after it, and removals are kept in the order of their marks.
+#[test]
+fn marks_of_a_cell_that_catches_up_never_go_back() {
+    let model = ReadModel::new(5);
+    model.apply(snapshot("eu-1", EPOCH, two()));
+    model.apply(snapshot("us-1", EPOCH + 90, table(&[("db-1", &[], "db")])));
+    let handed_out = ReadModel::shared_epoch(model.cells().values()).expect("there are cells");
+    let one = table(&[("web-2", &[], "web")]);
+    model.apply(snapshot("eu-1", EPOCH + 80, table(&[("web-1", &[], "web"), ("web-2", &[], "web")])));
+    model.apply(with_would_admit(snapshot("eu-1", EPOCH + 90, one), 0, 0.5));
+    assert!(changed(&view(&model), handed_out).contains(&(1, "web-2".into())));
+    assert_eq!(removed(&view(&model), handed_out), ["web-1"]);
+    model.apply(with_would_admit(snapshot("eu-1", EPOCH + 100, two()), 1, 0.5));
+    let epochs: Vec<i64> = view(&model).removed_since(0).map(|removal| removal.epoch).collect();
+    assert!(epochs.is_sorted(), "{epochs:?}");
+    assert_eq!(changed(&view(&model), EPOCH + 91), [(0, "web-1".into()), (1, "web-1".into())]);
+}
+
+#[test]
+fn a_cell_that_comes_later_is_told_to_who_has_been_told_of_the_others() {
+    for epoch in [EPOCH - 10, EPOCH] {
+        let model = ReadModel::new(5);
+        model.apply(snapshot("us-1", EPOCH, table(&[("db-1", &[], "db")])));
+        model.apply(snapshot("eu-1", epoch, two()));
+        assert_eq!(changed(&view(&model), EPOCH).len(), 4, "{}", epoch - EPOCH);
+    }
+}
+
+/// A reset that went to another replica reaches this one by way of the engine.
+#[test]
+fn the_kill_switch_ends_when_the_engine_has_obeyed_it_and_was_told_otherwise() {
+    let off = |epoch| {
+        let mut snapshot = snapshot("eu-1", epoch, two());
+        snapshot.decisions.iter_mut().for_each(|class| class.mode.fill(0));
+        snapshot
+    };
+    let on = |epoch| snapshot("eu-1", epoch, two());
+    for (case, snapshots, repeats, killed) in [
+        ("it has not obeyed yet", vec![on(EPOCH + 10), on(EPOCH + 20)], false, true),
+        ("it obeys", vec![off(EPOCH + 10), off(EPOCH + 20)], false, true),
+        ("it was told otherwise", vec![on(EPOCH + 10), off(EPOCH + 20), on(EPOCH + 30)], false, false),
+        ("thrown anew meanwhile", vec![off(EPOCH + 10), on(EPOCH + 20)], true, true),
+    ] {
+        for cell in [None, Some("eu-1")] {
+            let model = ReadModel::new(5);
+            model.apply(off(EPOCH));
+            model.kill(cell, true);
+            let last = snapshots.len() - 1;
+            for (at, snapshot) in snapshots.iter().enumerate() {
+                if repeats && at == last {
+                    model.kill(cell, true);
+                }
+                model.apply(snapshot.clone());
+            }
+            assert_eq!(view(&model).is_killed(), killed, "{case}");
+            let epoch = view(&model).epoch();
+            assert_eq!(changed(&view(&model), epoch).len(), if killed { 0 } else { 4 }, "{case}");
+        }
+    }
+}
+
+/// Readers of all cells ask after the epoch of those that live.
+#[test]
+fn the_kill_switch_of_a_cell_that_lags_is_told_to_who_reads_all_cells() {
+    let model = ReadModel::new(5);
+    model.apply(snapshot("eu-1", EPOCH, two()));
+    model.apply(snapshot("us-1", EPOCH + 90, table(&[("db-1", &[], "db")])));
+    let handed_out = ReadModel::shared_epoch(model.cells().values()).expect("there are cells");
+    model.kill(Some("eu-1"), true);
+    assert_eq!(changed(&view(&model), handed_out).len(), 4);
+}
+
 #[test]
 fn roll_ups_count_states_and_shares_per_pool() {
     let model = ReadModel::new(5);

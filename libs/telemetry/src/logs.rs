@@ -7,10 +7,14 @@
 use std::io::IsTerminal;
 
 use opentelemetry_sdk::trace::SdkTracer;
-use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::filter::{FilterExt, LevelFilter, Targets, filter_fn};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, reload};
+
+/// The target of the spans that are exported: one for each request and each tick. Without a tracer nobody wants them, and
+/// then they cost nothing, not even where a point read takes microseconds.
+pub const TRACE_TARGET: &str = "headroom_trace";
 
 /// How lines look.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -97,6 +101,7 @@ where
         LogFormat::Text => true,
         LogFormat::Json => false,
     };
+    let filter = filter.and(filter_fn(|metadata| metadata.target() != TRACE_TARGET));
     let lines = fmt::layer().with_writer(writer).with_ansi(terminal);
     let lines: Box<dyn Layer<Registry> + Send + Sync> = if text {
         lines.with_filter(filter).boxed()
@@ -125,6 +130,8 @@ fn parse(directives: &str) -> Result<EnvFilter, LogError> {
 mod tests {
     use std::io::Write;
     use std::sync::{Arc, Mutex};
+
+    use opentelemetry::trace::TracerProvider;
 
     use super::*;
 
@@ -159,6 +166,19 @@ mod tests {
         let objects: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         let told: Vec<_> = objects.iter().map(|line| (&line["message"], &line["partition"])).collect();
         assert_eq!(told, [(&"now".into(), &2.into()), (&"still".into(), &3.into())]);
+    }
+
+    #[test]
+    fn spans_of_requests_are_made_only_where_somebody_exports_them() {
+        let exported = opentelemetry_sdk::trace::SdkTracerProvider::builder().build();
+        for (tracer, is_made) in [(None, false), (Some(exported.tracer("test")), true)] {
+            let settings = LogSettings { level: "trace".to_owned(), format: LogFormat::Json };
+            let (layers, _handle) = layers(&settings, tracer, std::io::sink).unwrap();
+            tracing::subscriber::with_default(Registry::default().with(layers), || {
+                let span = tracing::info_span!(target: TRACE_TARGET, "request");
+                assert_eq!(!span.is_disabled(), is_made);
+            });
+        }
     }
 
     #[test]

@@ -26,8 +26,8 @@ pub struct List<T> {
     pub next_cursor: Option<String>,
 }
 
-/// A page of decisions. With `since`, those that changed after it and the servers that left; the answer's own `epoch`
-/// and `validUntil` renew all others.
+/// A page of decisions. With `since`, those that changed after it and the servers that left. All others are renewed by the
+/// `validUntil` of their own cell in `cells`, and by nothing else: a cell whose engine is dead renews nothing.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DecisionList<'a> {
@@ -35,7 +35,7 @@ pub struct DecisionList<'a> {
     pub epoch: Option<i64>,
     /// The same as a time.
     pub as_of: Option<Time>,
-    /// When the first of the leases ends.
+    /// When the first of the leases of all cells ends. It renews nothing; `cells` does.
     pub valid_until: Option<Time>,
     /// Whether any of the cells is stale.
     pub stale: bool,
@@ -63,7 +63,7 @@ pub struct CellEpoch<'a> {
     pub cell: Cow<'a, str>,
     /// Its version.
     pub epoch: i64,
-    /// End of the lease of its decisions: renews those that did not change.
+    /// End of the lease of its decisions, and the only thing that renews those that did not change.
     pub valid_until: Time,
     /// Nothing new has come for too long: follow `onExpiry` after the lease.
     pub stale: bool,

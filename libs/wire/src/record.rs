@@ -132,7 +132,8 @@ pub struct Decision<'a> {
     pub mode: Cow<'a, str>,
     /// `admitFraction` of the nominal, where one is configured.
     pub limit: Option<f64>,
-    /// Valid that long from receipt, on the consumer's monotonic clock, less the answer's `Age`.
+    /// Valid that long from receipt, on the consumer's monotonic clock, less the answer's `Age`. Shorter than the policy's
+    /// lease where the answer is of a later epoch than this decision, because its cell lags.
     pub lease_seconds: i64,
     /// Renew it that often.
     pub refresh_after_seconds: i64,

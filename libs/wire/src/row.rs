@@ -31,12 +31,20 @@ pub struct Reading {
 pub struct RowReader<'a> {
     snapshot: &'a CellSnapshot,
     reading: Reading,
+    /// The epoch that the answer's `Age` counts from.
+    answer_epoch: i64,
 }
 
 impl<'a> RowReader<'a> {
     /// A reader of a snapshot whose columns agree.
     pub fn new(snapshot: &'a CellSnapshot, reading: Reading) -> Self {
-        Self { snapshot, reading }
+        Self { snapshot, reading, answer_epoch: snapshot.epoch }
+    }
+
+    /// The same row in an answer whose `Age` counts from a later epoch: leases are shorter by what `Age` then leaves out.
+    /// Else the cells that live would renew, at every answer, what a dead one said last.
+    pub fn in_answer_of(self, epoch: i64) -> Self {
+        Self { answer_epoch: epoch, ..self }
     }
 
     /// Whether what is read is too old to be true.
@@ -47,6 +55,12 @@ impl<'a> RowReader<'a> {
     /// When the lease of the snapshot's decisions ends.
     pub fn valid_until(&self) -> Time {
         Time::from_seconds(self.snapshot.epoch.saturating_add(self.snapshot.policy.lease_seconds))
+    }
+
+    /// What is left of the lease at the epoch of the answer.
+    fn lease_seconds(&self) -> i64 {
+        let before_answer = self.answer_epoch.saturating_sub(self.snapshot.epoch).max(0);
+        self.snapshot.policy.lease_seconds.saturating_sub(before_answer).max(0)
     }
 
     /// The record of a server.
@@ -95,7 +109,7 @@ impl<'a> RowReader<'a> {
             would_admit_fraction: if self.reading.killed { 1.0 } else { snapshot.decisions[class].would_admit[row] },
             mode: Cow::Borrowed(self.class_mode(class, row)),
             limit: known(nominal * short(admit_fraction)),
-            lease_seconds: policy.lease_seconds,
+            lease_seconds: self.lease_seconds(),
             refresh_after_seconds: policy.refresh_seconds,
             valid_until: self.valid_until(),
             on_expiry: self.on_expiry(class, row),

@@ -452,7 +452,14 @@ impl Owner {
             LogRecord::Samples(batch) => engine.handle_samples(batch),
             LogRecord::Tick(tick) => {
                 let started = Instant::now();
+                // The target is that of `headroom_telemetry::logs::TRACE_TARGET`: made only where spans are exported.
+                let span = tracing::info_span!(
+                    target: "headroom_trace", "tick", partition = self.partition, epoch = tick.seconds(),
+                    cells = tracing::field::Empty,
+                );
+                let _entered = span.enter();
                 let snapshots = engine.handle_tick(*tick)?;
+                span.record("cells", snapshots.len());
                 for snapshot in snapshots {
                     (self.shared.sink)(&snapshot);
                     self.shared.metrics.published(&snapshot);

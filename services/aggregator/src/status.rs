@@ -4,7 +4,7 @@
 //! beside their snapshots, so that a replica of the API answers the same.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -51,7 +51,13 @@ pub struct Status {
     /// Whether engines of this process answer, or others tell by notes.
     local: bool,
     changes: watch::Sender<u64>,
+    /// Nanoseconds of the newest tick, or [`NO_TICK`]. Beside the mutexes, which the engines take for every record: in
+    /// event time whoever reads asks what time it is.
+    last_tick: AtomicI64,
 }
+
+/// No partition has had a tick.
+const NO_TICK: i64 = i64::MIN;
 
 impl Status {
     /// What the engines of this process tell.
@@ -72,6 +78,7 @@ impl Status {
             inputs_answered: (0..partitions).map(|_| AtomicU64::new(0)).collect(),
             local,
             changes: watch::Sender::new(0),
+            last_tick: AtomicI64::new(NO_TICK),
         }
     }
 
@@ -115,7 +122,7 @@ impl Status {
 
     /// The newest tick of any partition.
     pub fn last_tick(&self) -> Option<Timestamp> {
-        (0..self.progress.len() as u32).filter_map(|partition| self.progress(partition).last_tick).max()
+        Some(self.last_tick.load(Ordering::Acquire)).filter(|nanos| *nanos != NO_TICK).map(Timestamp)
     }
 
     /// The epoch of every cell.
@@ -151,8 +158,27 @@ impl Status {
 
     pub(crate) fn set(&self, partition: u32, progress: Progress) {
         if let Some(held) = self.progress.get(partition as usize) {
+            self.last_tick.fetch_max(progress.last_tick.map_or(NO_TICK, |tick| tick.0), Ordering::AcqRel);
             *held.lock().unwrap_or_else(PoisonError::into_inner) = progress;
         }
         self.changes.send_modify(|change| *change += 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Readers ask what time it is at every request; no engine's turn at its partition may hold them up.
+    #[test]
+    fn the_newest_tick_is_known_while_an_engine_holds_its_partition() {
+        let status = Status::remote(2);
+        assert_eq!(status.last_tick(), None);
+        for (partition, tick) in [(0, 20), (1, 10)] {
+            let last_tick = Some(Timestamp::from_seconds(tick));
+            status.set(partition, Progress { last_tick, ..Progress::default() });
+        }
+        let _held: Vec<_> = status.progress.iter().map(|progress| progress.lock()).collect();
+        assert_eq!(status.last_tick(), Some(Timestamp::from_seconds(20)));
     }
 }

@@ -32,6 +32,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::deadline::Stopping;
 use crate::engines::Engines;
 use crate::pools::Pool;
 use crate::roles::Roles;
@@ -43,11 +44,18 @@ pub(crate) const CELLS_MAX: usize = 4_096;
 /// How late a snapshot may be on its way from the engine to a reader before it counts as stale, on the wall clock.
 const GRACE_SECONDS: i64 = 5;
 
-/// How long requests under way may take when the service stops. The whole stop must be over within ten seconds.
+/// How long samples under way may take when the service stops.
 const DRAIN: Duration = Duration::from_secs(3);
 
-/// How long the engines may take to write their last checkpoints.
-const STOP: Duration = Duration::from_secs(5);
+/// When, after a stop began, no sender is waited for any more, nor a source of Kafka. With what the command has to do
+/// after the stop, all of it must be over within ten seconds.
+const INTAKE_BY: Duration = Duration::from_secs(4);
+
+/// When the engines must have written their last checkpoints.
+const ENGINES_BY: Duration = Duration::from_secs(7);
+
+/// When no reader is waited for any more.
+const READERS_BY: Duration = Duration::from_secs(8);
 
 /// The addresses a service answers on, as far as it has the roles.
 #[derive(Clone, Copy, Debug)]
@@ -192,6 +200,7 @@ impl App {
                 access: access.clone(),
                 limits: ApiLimits {
                     body_bytes_max: config.http.body_bytes_max,
+                    inflight_bytes_max: config.http.inflight_bytes_max,
                     watchers_max: config.http.watchers_max,
                     connections_max: config.http.connections_max,
                     ..ApiLimits::default()
@@ -266,28 +275,37 @@ impl App {
 
     /// Stops: no new requests, those under way finish, a last checkpoint, then the readers.
     pub(crate) async fn stop(self) {
+        let stopping = Stopping::begins();
         self.readiness.shut_down();
         let _ = self.stop_ingest.send(true);
-        for listener in self.ingest {
-            let _ = listener.await;
-        }
-        if let Some(sources) = self.sources
-            && tokio::task::spawn_blocking(move || sources.stop()).await.is_err()
-        {
-            tracing::error!("the Kafka sources did not stop in order; some records will be read twice");
+        let ingest = async {
+            for listener in self.ingest {
+                let _ = listener.await;
+            }
+        };
+        let sources = async {
+            match self.sources {
+                Some(sources) => tokio::task::spawn_blocking(move || sources.stop()).await.is_ok(),
+                None => true,
+            }
+        };
+        if !matches!(stopping.by(INTAKE_BY, async { tokio::join!(ingest, sources) }).await, Some(((), true))) {
+            tracing::error!("what takes samples did not stop in order; some Kafka records may be read twice");
         }
         if let Some(timekeeper) = self.timekeeper {
             timekeeper.abort();
         }
         if let Some(engines) = self.engines {
             // Brokers that do not answer must not hold up the end; what was not written is in the log.
-            let stopping = tokio::task::spawn_blocking(move || engines.stop());
-            if !matches!(tokio::time::timeout(STOP, stopping).await, Ok(Ok(()))) {
+            let stopped = tokio::task::spawn_blocking(move || engines.stop());
+            if !matches!(stopping.by(ENGINES_BY, stopped).await, Some(Ok(()))) {
                 tracing::error!("the engines did not stop in order; a restart replays more of the log");
             }
         }
         self.stop_api.cancel();
-        let _ = self.api.await;
+        if stopping.by(READERS_BY, self.api).await.is_none() {
+            tracing::warn!("some readers were cut off");
+        }
     }
 }
 

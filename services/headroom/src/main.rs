@@ -10,6 +10,7 @@ mod clock;
 mod collect;
 mod commands;
 mod configuration;
+mod deadline;
 mod engines;
 mod events;
 mod follow;

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use headroom_aggregator::{ClockError as EventClockError, EventClock, Status};
 use headroom_api::{Ack, BoxFuture, ClockError, CommandError, Commands, PolicyText, RemoveServer, SetMode};
-use headroom_catalog::Matcher;
 use headroom_config::{ConfigErrors, Origin, load_policy};
 use headroom_log::{AppendError, SampleLog};
 use headroom_model::hash::partition_of;
 use headroom_model::{LogRecord, Policy, Timestamp};
 use headroom_wire::ProblemItem;
 use headroom_wire::operate::{InputsReport, PolicySummary, SeenMetric};
+
+use crate::inputs::{self, LastReport};
 
 /// The configured policy, replaced on reload.
 pub type Policies = Arc<ArcSwap<Policy>>;
@@ -37,12 +38,12 @@ pub struct CommandsOptions {
 }
 
 /// Commands over the sample log.
-pub struct LogCommands(CommandsOptions);
+pub struct LogCommands(CommandsOptions, LastReport);
 
 impl LogCommands {
     /// Commands over these parts.
     pub fn new(options: CommandsOptions) -> Self {
-        Self(options)
+        Self(options, LastReport::default())
     }
 
     /// Appends a record to the partition of a cell, or to all.
@@ -113,12 +114,20 @@ impl Commands for LogCommands {
 
     fn append_acks(&self, acks: Vec<Ack>) -> BoxFuture<'_, Result<(), CommandError>> {
         Box::pin(async move {
-            for ack in acks {
+            let partitions = self.0.log.partitions();
+            let append = |ack: Ack| {
                 let Ack { cell, server, class, consumer, epoch, in_use } = ack;
-                self.append(Some(&cell.clone()), LogRecord::Ack { cell, server, class, consumer, epoch, in_use })
-                    .await?;
+                let partition = partition_of(&cell, partitions);
+                let record = LogRecord::Ack { cell, server, class, consumer, epoch, in_use };
+                self.0.log.append(partition, Arc::new(record))
+            };
+            // All before the first is waited for, so that they share the log's commits.
+            let appends: Vec<_> = acks.into_iter().map(append).collect();
+            let mut outcome = Ok(());
+            for append in appends {
+                outcome = outcome.and(append.await.map(drop).map_err(refusal));
             }
-            Ok(())
+            outcome
         })
     }
 
@@ -164,38 +173,23 @@ impl Commands for LogCommands {
 
     fn inputs(&self) -> BoxFuture<'_, Result<InputsReport, CommandError>> {
         Box::pin(async move {
-            let reports = self.0.status.inputs().await;
-            let policy = self.0.policy.load_full();
-            let matcher = Matcher::new(&policy.inputs);
-            let mut report = InputsReport::default();
-            let mut fed = std::collections::BTreeSet::new();
-            for partition in reports {
-                report.truncated |= partition.left_off > 0;
-                for seen in &partition.metrics {
-                    fed.extend(seen.inputs.iter().map(|(input, _)| input.to_string()));
-                    let metric = describe(seen, &matcher);
-                    if seen.inputs.is_empty() { report.unused.push(metric) } else { report.matched.push(metric) }
-                }
-            }
-            let unfed = policy.inputs.iter().map(|input| input.name.clone()).filter(|name| !fed.contains(name));
-            report.unfed = unfed.collect();
+            let made = self.1.get(async {
+                let reports = self.0.status.inputs().await;
+                let policy = self.0.policy.load_full();
+                // Looking for the nearest names is work for a thread that may be busy.
+                let report = tokio::task::spawn_blocking(move || {
+                    let seen = reports.iter().flat_map(|partition| &partition.metrics);
+                    let mut report = inputs::report(seen, &policy);
+                    report.truncated = reports.iter().any(|partition| partition.left_off > 0);
+                    report
+                });
+                report.await.ok()
+            });
+            let failed = || CommandError::Unavailable("what was seen could not be looked through".to_owned());
+            let mut report = made.await.ok_or_else(failed)?;
             report.refused = (self.0.refused)();
             Ok(report)
         })
-    }
-}
-
-fn describe(seen: &headroom_aggregator::SeenMetric, matcher: &Matcher) -> SeenMetric {
-    let nearest = if seen.inputs.is_empty() { matcher.nearest(&seen.metric).into_iter().next() } else { None };
-    SeenMetric {
-        metric: seen.metric.to_string(),
-        unit: (!seen.unit.is_empty()).then(|| seen.unit.to_string()),
-        senders: seen.senders.iter().filter(|sender| !sender.is_empty()).map(ToString::to_string).collect(),
-        servers: u64::from(seen.resources_min),
-        samples: seen.points,
-        inputs: seen.inputs.iter().map(|(input, dialect)| format!("{input} ({dialect})")).collect(),
-        reason: None,
-        nearest: nearest.map(|suggestion| suggestion.metric),
     }
 }
 
@@ -222,4 +216,88 @@ fn problems(errors: ConfigErrors) -> Vec<ProblemItem> {
             ProblemItem { path: String::new(), line, column, message: problem.message, hint: problem.suggestion }
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::sync::Mutex;
+    use std::task::{Context, Poll, Waker};
+
+    use headroom_log::memory::MemorySampleLog;
+    use headroom_log::{Append, AppendTicket, LogReader, LogStats, Position, ReadError};
+
+    use super::*;
+
+    /// A log whose records wait until they are told to be durable.
+    struct Waiting(MemorySampleLog, Mutex<Vec<AppendTicket>>);
+
+    impl SampleLog for Waiting {
+        fn partitions(&self) -> u32 {
+            self.0.partitions()
+        }
+
+        fn append(&self, _: u32, _: Arc<LogRecord>) -> Append {
+            let (ticket, append) = Append::pending();
+            self.1.lock().expect("no test panics while it holds this").push(ticket);
+            append
+        }
+
+        fn reader(&self, partition: u32, from: Position) -> Result<Box<dyn LogReader>, ReadError> {
+            self.0.reader(partition, from)
+        }
+
+        fn oldest(&self, partition: u32) -> Position {
+            self.0.oldest(partition)
+        }
+
+        fn end(&self, partition: u32) -> Position {
+            self.0.end(partition)
+        }
+
+        fn set_retention_floor(&self, partition: u32, floor: Position) {
+            self.0.set_retention_floor(partition, floor);
+        }
+
+        fn truncate_before(&self, partition: u32, before: Position) -> Position {
+            self.0.truncate_before(partition, before)
+        }
+
+        fn stats(&self, partition: u32) -> Option<Arc<LogStats>> {
+            self.0.stats(partition)
+        }
+    }
+
+    /// Ten thousand acks must not take ten thousand commits one after the other.
+    #[test]
+    fn acks_are_all_in_the_log_before_the_first_is_waited_for() {
+        let log = Arc::new(Waiting(MemorySampleLog::new(2, 1 << 20), Mutex::default()));
+        let commands = LogCommands::new(CommandsOptions {
+            log: log.clone(),
+            status: Arc::new(Status::remote(2)),
+            clock: None,
+            policy: Arc::new(ArcSwap::from_pointee(
+                load_policy("policy", headroom_catalog::DEFAULT_POLICY).expect("it is valid"),
+            )),
+            tell_readers: None,
+            refused: Arc::new(Vec::new),
+        });
+        let ack = |server: usize| Ack {
+            cell: "eu-1".into(),
+            server: format!("web-{server}").into(),
+            class: "urgent".into(),
+            consumer: "batch".into(),
+            epoch: 10,
+            in_use: 0.5,
+        };
+        let mut recorded = pin!(commands.append_acks((0..100).map(ack).collect()));
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(recorded.as_mut().poll(&mut context).is_pending());
+        let tickets = std::mem::take(&mut *log.1.lock().expect("no test panics while it holds this"));
+        assert_eq!(tickets.len(), 100);
+        for (at, ticket) in tickets.into_iter().enumerate() {
+            ticket.answer(if at == 50 { Err(AppendError::Closed) } else { Ok(Position(at as u64)) });
+        }
+        assert!(matches!(recorded.as_mut().poll(&mut context), Poll::Ready(Err(_))));
+    }
 }

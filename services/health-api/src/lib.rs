@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod commands;
+mod inputs;
 mod observer;
 mod role;
 

@@ -14,6 +14,7 @@ use headroom_log::SampleLog;
 use http::{HeaderMap, Request, Response, header};
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
+use tracing::Instrument;
 
 use crate::admission::{Bound, Budget, Held, Limits};
 use crate::answer::Refusal;
@@ -129,11 +130,17 @@ impl Ingestor {
             .get(header::CONTENT_TYPE)
             .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"));
         let started = Instant::now();
+        // The target is that of `headroom_telemetry::logs::TRACE_TARGET`: made only where spans are exported.
+        let span = tracing::info_span!(
+            target: "headroom_trace", "otlp export", otel.kind = "server", url.path = request.uri().path(),
+            http.response.status_code = tracing::field::Empty,
+        );
         let (transport, response) = if is_grpc {
-            (Transport::Grpc, grpc::answer(self, peer, request).await)
+            (Transport::Grpc, grpc::answer(self, peer, request).instrument(span.clone()).await)
         } else {
-            (Transport::Http, otlp_http::answer(self, peer, request).await)
+            (Transport::Http, otlp_http::answer(self, peer, request).instrument(span.clone()).await)
         };
+        span.record("http.response.status_code", response.status().as_u16());
         self.metrics.duration(transport, started.elapsed());
         response
     }

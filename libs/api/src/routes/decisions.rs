@@ -6,11 +6,13 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
+use bytes::Bytes;
 use headroom_read_model::{CellView, Lookup, ReadModel};
 use headroom_wire::bulk::{AmbiguousName, CellEpoch, RemovedServer};
-use headroom_wire::{BatchGet, Decision, DecisionList, Problem, RowReader, Time};
+use headroom_wire::{BatchGet, Decision, DecisionList, Problem, Reading, RowReader, Time};
 use http::{HeaderMap, Request, StatusCode};
 
+use crate::cache::Cache;
 use crate::cursor::Cursor;
 use crate::error::ApiError;
 use crate::request::{Params, read_json, wants_json};
@@ -89,7 +91,7 @@ fn batch(state: &ApiState, question: &BatchGet) -> Result<(Vec<u8>, Option<i64>)
     }
     let mut list = envelope(state, &cells, None);
     for server in &found {
-        let reader = RowReader::new(server.view.snapshot(), state.reading(&server.view));
+        let reader = reader_for(state, &server.view, list.epoch);
         let classes = classes_of(&server.view, question.class.as_deref());
         list.items.extend(classes.map(|class| reader.decision(class, server.row as usize)));
     }
@@ -97,6 +99,12 @@ fn batch(state: &ApiState, question: &BatchGet) -> Result<(Vec<u8>, Option<i64>)
     let body = serde_json::to_vec(&list).map_err(|_| ApiError::internal())?;
     Ok((body, age(state, list.epoch)))
 }
+
+/// The answers to long polls, by question. Most of them ask the same: what changed since the last tick.
+pub(crate) type PollCache = Cache<String, Vec<Reading>, CellView>;
+
+/// Bytes of answers that are kept.
+pub(crate) const POLL_BYTES_MAX: usize = 64 << 20;
 
 /// A question for a page of decisions.
 pub(crate) struct DecisionQuery {
@@ -133,6 +141,27 @@ impl DecisionQuery {
         Ok(json_bytes(StatusCode::OK, body.into(), age))
     }
 
+    /// The same for one of many who wait for the next version: who asks the same is given the same bytes, and where there
+    /// is no place to make them, waits for one.
+    pub(crate) async fn answer_shared(self, state: ApiState) -> Result<Response, ApiError> {
+        let key = format!("{}|{}", self.question, self.limit);
+        let readings: Vec<Reading> = self.cells.iter().map(|view| state.reading(view)).collect();
+        let epoch = ReadModel::shared_epoch(self.cells.iter());
+        let slot = state.polls.slot(key.clone(), readings, &self.cells);
+        let made = slot.get_or_try_init(|| async {
+            let permit = Arc::clone(&state.heavy).acquire_owned().await.map_err(|_| ApiError::internal())?;
+            let state = state.clone();
+            let body = tokio::task::spawn_blocking(move || {
+                let _permit = permit;
+                self.run(&state)
+            });
+            body.await.map_err(|_| ApiError::internal())?.map(|(body, _)| Bytes::from(body))
+        });
+        let body = made.await.cloned();
+        state.polls.made(&key, &slot);
+        Ok(json_bytes(StatusCode::OK, body?, age(&state, epoch)))
+    }
+
     fn run(&self, state: &ApiState) -> Result<(Vec<u8>, Option<i64>), ApiError> {
         let mut list = envelope(state, &self.cells, self.after.as_ref().and_then(|after| after.epoch));
         let mut last: Option<(usize, u32, usize)> = None;
@@ -147,7 +176,7 @@ impl DecisionQuery {
                 }
                 _ => 0,
             };
-            let reader = RowReader::new(snapshot, state.reading(view));
+            let reader = reader_for(state, view, list.epoch);
             let classes: Vec<usize> = classes_of(view, self.class.as_deref()).collect();
             for row in &order[start..] {
                 for class in &classes {
@@ -224,11 +253,8 @@ fn envelope<'a>(state: &ApiState, cells: &'a [Arc<CellView>], epoch: Option<i64>
     DecisionList {
         epoch,
         as_of: epoch.map(Time::from_seconds),
-        valid_until: cells
-            .iter()
-            .filter(|cell| epoch.is_none_or(|epoch| cell.epoch >= epoch))
-            .map(|c| c.valid_until)
-            .min(),
+        // Also of cells that lag behind the epoch: what this renews must not outlive any lease.
+        valid_until: cells.iter().map(|cell| cell.valid_until).min(),
         stale: cells.iter().any(|cell| cell.stale),
         cells,
         items: Vec::<Decision<'a>>::new(),
@@ -237,6 +263,11 @@ fn envelope<'a>(state: &ApiState, cells: &'a [Arc<CellView>], epoch: Option<i64>
         ambiguous: Vec::new(),
         next_cursor: None,
     }
+}
+
+/// A reader of a cell's rows for an answer of an epoch, which a cell that lags has not reached.
+pub(crate) fn reader_for<'a>(state: &ApiState, view: &'a CellView, epoch: Option<i64>) -> RowReader<'a> {
+    RowReader::new(view.snapshot(), state.reading(view)).in_answer_of(epoch.unwrap_or(view.epoch()))
 }
 
 fn age(state: &ApiState, epoch: Option<i64>) -> Option<i64> {

@@ -16,7 +16,7 @@ use headroom_wire::{Problem, ProblemItem};
 use http::{HeaderMap, Request, StatusCode, header};
 
 use crate::error::ApiError;
-use crate::ports::{Ack, RemoveServer, SetMode};
+use crate::ports::{Ack, CommandError, RemoveServer, SetMode};
 use crate::request::{JSON, Name, Params, content_type, negotiate, read_body, read_json, wants_json};
 use crate::respond::{json, typed, with_header};
 use crate::state::ApiState;
@@ -64,11 +64,20 @@ pub(crate) async fn set_mode(
         state.read_model.kill(cell, true);
     }
     let command = SetMode { cell: cell.map(Arc::from), mode, owner, reason };
-    state.commands.set_mode(command).await?;
-    // Where readers are told of modes in one order, this one is too, and must not get ahead of another operator's word.
-    if !is_kill && !state.commands.readers_are_told() {
-        state.read_model.kill(cell, false);
-    }
+    // On a task of its own: what follows the record must follow also where nobody waits for the answer any more.
+    let done = tokio::spawn(async move {
+        let cell = command.cell.clone();
+        state.commands.set_mode(command).await?;
+        // Where readers are told of modes in one order, this one is too, and must not get ahead of another operator's word.
+        if !is_kill && !state.commands.readers_are_told() {
+            state.read_model.kill(cell.as_deref(), false);
+        }
+        Ok(())
+    });
+    done.await.map_err(|_| ApiError::internal())?.map_err(|error: CommandError| match error {
+        CommandError::Unavailable(detail) if is_kill => ApiError::obeyed_but_not_recorded(&detail),
+        error => error.into(),
+    })?;
     let name = match wanted.mode {
         ModeName::Off => "off",
         ModeName::Observe => "observe",
@@ -109,7 +118,8 @@ pub(crate) async fn remove_server(
     accepted(what, NEXT_TICK)
 }
 
-/// A consumer says which epoch it acts on and what is in use.
+/// A consumer says which epoch it acts on and what is in use. Where this fails with 503 some of it may be recorded all the
+/// same; to repeat it is harmless.
 #[utoipa::path(post, path = "/v1/acks", tag = "decisions", operation_id = "acknowledge", request_body = AckRequest,
     responses((status = 202, body = AckAnswer, description = "Recorded, but for those in refused"),
         (status = 404, body = Problem, content_type = "application/problem+json", description = "No such cell"),
@@ -237,6 +247,7 @@ pub(crate) async fn get_inputs(
 ) -> Result<Response, ApiError> {
     params.only(&[])?;
     wants_json(&headers)?;
+    let _place = state.heavy_permit()?;
     json(StatusCode::OK, &state.commands.inputs().await?, None)
 }
 

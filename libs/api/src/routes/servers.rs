@@ -13,6 +13,7 @@ use crate::cursor::Cursor;
 use crate::error::ApiError;
 use crate::request::{Name, Params, wants_json};
 use crate::respond::{json, json_bytes};
+use crate::routes::decisions::reader_for;
 use crate::state::ApiState;
 
 /// One server: health, signals, reasons and decisions.
@@ -116,12 +117,11 @@ type Item = (u32, usize, u32);
 impl ListQuery {
     /// The page as JSON, and the time it was made at.
     fn run(self, state: &ApiState) -> Result<(Vec<u8>, i64), ApiError> {
-        let readers: Vec<RowReader<'_>> =
-            self.cells.iter().map(|view| RowReader::new(view.snapshot(), state.reading(view))).collect();
+        let epoch = ReadModel::shared_epoch(self.cells.iter());
+        let readers: Vec<RowReader<'_>> = self.cells.iter().map(|view| reader_for(state, view, epoch)).collect();
         let mut items = if self.sort == "server" { self.by_name(&readers) } else { self.by_key(&readers) };
         let more = items.len() > self.limit;
         items.truncate(self.limit);
-        let epoch = ReadModel::shared_epoch(self.cells.iter());
         let last = if more { items.last() } else { None };
         let next_cursor = last.map(|(key, cell, row)| Cursor {
             question: self.question.clone(),

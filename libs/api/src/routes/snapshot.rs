@@ -13,12 +13,13 @@ use headroom_read_model::CellView;
 use headroom_wire::arrow::ARROW_STREAM;
 use headroom_wire::{List, Problem, Reading, RowReader, ServerRecord, Time};
 use http::{HeaderMap, StatusCode, header};
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{Instant, timeout_at};
 use utoipa::openapi::{KnownFormat, ObjectBuilder, RefOr, Schema, SchemaFormat, Type};
 
 use crate::error::ApiError;
 use crate::request::{JSON, Params, negotiate};
-use crate::respond::{ChannelBody, typed, with_header};
+use crate::respond::{channel_body, typed, with_header};
 use crate::snapshot_cache::{Form, arrow_stream};
 use crate::state::ApiState;
 
@@ -62,13 +63,14 @@ pub(crate) async fn get_snapshot(
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         response
     } else {
-        let permit = state.heavy_permit()?;
+        let _permit = state.heavy_permit()?;
         match form {
             JSON if view.snapshot().len() > state.limits.json_snapshot_cached_servers_max => {
-                typed(JSON, streamed(Arc::clone(&view), reading, permit))
+                let stream = state.snapshot_stream_permit()?;
+                typed(JSON, streamed(state.clone(), Arc::clone(&view), reading, stream))
             }
-            JSON => typed(JSON, cached(&state, &view, reading, Form::Json, &version).await?),
-            _ => typed(ARROW_STREAM, cached(&state, &view, reading, Form::Arrow, &version).await?),
+            JSON => typed(JSON, cached(&state, &view, reading, Form::Json).await?),
+            _ => typed(ARROW_STREAM, cached(&state, &view, reading, Form::Arrow).await?),
         }
     };
     let age = view.age_seconds(state.now()).to_string();
@@ -114,34 +116,37 @@ fn is_known(headers: &HeaderMap, tag: &str) -> bool {
         .any(|known| known == "*" || known.trim_start_matches("W/") == strong)
 }
 
-async fn cached(
-    state: &ApiState,
-    view: &Arc<CellView>,
-    reading: Reading,
-    form: Form,
-    version: &str,
-) -> Result<Bytes, ApiError> {
-    let cell = &view.snapshot().cell;
+async fn cached(state: &ApiState, view: &Arc<CellView>, reading: Reading, form: Form) -> Result<Bytes, ApiError> {
+    let of = view;
     let view = Arc::clone(view);
     let build = move || match form {
         Form::Arrow => arrow_stream(&view, reading),
         Form::Json => Ok((0..).map_while(|piece| json_piece(&view, reading, piece)).flatten().collect()),
     };
-    state.snapshots.get(cell, form, version, build).await
+    state.snapshots.get(of, form, reading, build).await
 }
 
-/// A body made piece by piece, no faster than it is read. Its place among the heavy requests is held until it ends.
-fn streamed(view: Arc<CellView>, reading: Reading, permit: OwnedSemaphorePermit) -> Body {
-    let (sender, receiver) = mpsc::channel(2);
+/// A body made piece by piece, no faster than it is read. A piece has a place among the heavy requests while it is made,
+/// not while it waits for the reader; what bounds the old snapshots that readers keep alive is a place among the streams,
+/// and the time that one may take.
+fn streamed(state: ApiState, view: Arc<CellView>, reading: Reading, stream: OwnedSemaphorePermit) -> Body {
+    let (writer, body) = channel_body(state.limits.write_stall_timeout);
     tokio::spawn(async move {
-        let _permit = permit;
-        for piece in (0..).map_while(|piece| json_piece(&view, reading, piece)) {
-            if sender.send(Bytes::from(piece)).await.is_err() {
+        let _stream = stream;
+        let deadline = Instant::now() + state.limits.snapshot_stream_timeout;
+        for piece in 0.. {
+            let made = {
+                let Ok(_permit) = state.heavy.acquire().await else { return };
+                json_piece(&view, reading, piece)
+            };
+            let Some(bytes) = made else { break };
+            if !matches!(timeout_at(deadline, writer.send(bytes.into())).await, Ok(Ok(()))) {
                 return;
             }
         }
+        writer.finish();
     });
-    Body::new(ChannelBody(receiver))
+    Body::new(body)
 }
 
 /// The list of all records, cut into pieces: the envelope up to its items, the items, and the end.

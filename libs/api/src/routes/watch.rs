@@ -8,7 +8,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -21,13 +21,13 @@ use headroom_wire::bulk::RemovedServer;
 use headroom_wire::{Decision, DecisionList, Problem, Reading, RowReader, Time};
 use http::{HeaderMap, header};
 use serde::{Deserialize, Serialize};
-use tokio::sync::mpsc;
 use tokio::time::Instant;
 use utoipa::ToSchema;
 
+use crate::cache::Cache;
 use crate::error::ApiError;
 use crate::request::{JSON, MAX_EPOCH, Params, negotiate};
-use crate::respond::{ChannelBody, typed, with_header};
+use crate::respond::{BodyWriter, Gone, channel_body, typed, with_header};
 use crate::routes::decisions::{DecisionQuery, classes_of, not_too_old, removed};
 use crate::state::{ApiState, WatcherPermit};
 
@@ -35,6 +35,9 @@ const EVENT_STREAM: &str = "text/event-stream";
 
 /// A reconnecting client waits this long.
 const RETRY_MILLIS: u64 = 2_000;
+
+/// A long poll that has nothing to tell but a kill switch, which its caller may know of, waits this long.
+const KILL_PAUSE: Duration = Duration::from_secs(1);
 
 /// The data of an event: what one cell has to tell. At least one a tick; an empty one renews all decisions.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize, ToSchema)]
@@ -98,10 +101,10 @@ pub(crate) async fn watch(
     let filter = Filter { cell: params.text("cell")?.map(str::to_owned), class: class.map(str::to_owned) };
     let since = last_event_id(&headers)?.or(since);
     let permit = state.watcher_permit()?;
-    let (sender, receiver) = mpsc::channel(2);
+    let (sender, body) = channel_body(state.limits.write_stall_timeout);
     let reader = Reader { peer: peer.map(|Extension(peer)| peer).unwrap_or_default(), headers, _permit: permit };
     tokio::spawn(produce(state, filter, since, sender, reader));
-    let response = typed(EVENT_STREAM, Body::new(ChannelBody(receiver)));
+    let response = typed(EVENT_STREAM, Body::new(body));
     let response = with_header(response, header::CACHE_CONTROL, "no-store");
     // Proxies that buffer would turn a stream into a heap.
     Ok(with_header(response, header::HeaderName::from_static("x-accel-buffering"), "no"))
@@ -116,23 +119,34 @@ fn last_event_id(headers: &HeaderMap) -> Result<Option<i64>, ApiError> {
 
 async fn long_poll(state: ApiState, params: &Params, wait: Duration) -> Result<Response, ApiError> {
     let cell = params.text("cell")?;
-    if let (Some(since), None) = (params.since()?, params.text("cursor")?) {
-        let _permit = state.watcher_permit()?;
-        let deadline = Instant::now() + wait;
-        let mut changes = state.read_model.subscribe(cell).ok_or_else(ApiError::internal)?;
-        let moved = |cells: &[Arc<CellView>]| {
-            ReadModel::shared_epoch(cells.iter()).is_some_and(|epoch| epoch > since)
-                || cells.iter().any(|view| view.changed_everywhere_since(since))
-        };
-        while !moved(&state.cells(cell)?) {
-            tokio::select! {
-                () = tokio::time::sleep_until(deadline) => break,
-                () = state.shutdown.cancelled() => break,
-                changed = changes.changed() => if changed.is_err() { break },
-            }
+    let (Some(since), None) = (params.since()?, params.text("cursor")?) else {
+        return DecisionQuery::from_params(&state, params)?.answer(state).await;
+    };
+    // Held until the answer is made: it is what bounds those who wait for a place among the heavy requests then.
+    let _permit = state.watcher_permit()?;
+    let deadline = Instant::now() + wait;
+    let mut changes = state.read_model.subscribe(cell).ok_or_else(ApiError::internal)?;
+    let has_moved = |cells: &[Arc<CellView>]| ReadModel::shared_epoch(cells.iter()).is_some_and(|epoch| epoch > since);
+    let is_killed_since = |cells: &[Arc<CellView>]| cells.iter().any(|view| view.changed_everywhere_since(since));
+    // Whether the caller knows of a kill switch that moved at the very epoch, the epoch cannot say. If it does, a dead
+    // engine would have it ask in a hot loop; if not, it learns in a moment.
+    let after_kill = deadline.min(Instant::now() + KILL_PAUSE);
+    loop {
+        let cells = state.cells(cell)?;
+        if has_moved(&cells) {
+            break;
+        }
+        let until = if is_killed_since(&cells) { after_kill } else { deadline };
+        tokio::select! {
+            () = tokio::time::sleep_until(until) => break,
+            () = state.shutdown.cancelled() => break,
+            changed = changes.changed() => match changed {
+                Ok(()) if !is_killed_since(&state.cells(cell)?) => {}
+                _ => break,
+            },
         }
     }
-    DecisionQuery::from_params(&state, params)?.answer(state).await
+    DecisionQuery::from_params(&state, params)?.answer_shared(state).await
 }
 
 struct Filter {
@@ -142,31 +156,18 @@ struct Filter {
 
 /// What an event that holds all of a round depends on, besides cell and class.
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct EventKey {
-    epoch: i64,
+pub(crate) struct EventKey {
     reading: Reading,
     since: Option<i64>,
+    leased_from: i64,
 }
 
 /// The latest event of each cell and class. A thousand watchers that were told the same tick are told the next one in
-/// the same bytes: one of them pays for finding and writing what changed. Classes are known ones, so this is bounded.
-#[derive(Default)]
-pub(crate) struct EventCache(Mutex<BTreeMap<CellAndClass, (EventKey, Bytes)>>);
+/// the same bytes: one of them pays for finding and writing what changed.
+pub(crate) type EventCache = Cache<(Arc<str>, Option<String>), EventKey, CellView>;
 
-type CellAndClass = (Arc<str>, Option<String>);
-
-impl EventCache {
-    fn get(&self, cell: &Arc<str>, class: Option<&str>, key: &EventKey) -> Option<Bytes> {
-        let events = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (kept, data) = events.get(&(Arc::clone(cell), class.map(str::to_owned)))?;
-        (kept == key).then(|| data.clone())
-    }
-
-    fn keep(&self, cell: &Arc<str>, class: Option<&str>, key: EventKey, data: &Bytes) {
-        let mut events = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        events.insert((Arc::clone(cell), class.map(str::to_owned)), (key, data.clone()));
-    }
-}
+/// Bytes of events that are kept.
+pub(crate) const EVENT_BYTES_MAX: usize = 64 << 20;
 
 /// Who reads a stream, and the place that it has.
 struct Reader {
@@ -178,98 +179,118 @@ struct Reader {
 /// What a watcher was told last of a cell.
 type Told = BTreeMap<Arc<str>, (i64, Reading)>;
 
-async fn produce(state: ApiState, filter: Filter, since: Option<i64>, sender: mpsc::Sender<Bytes>, watching: Reader) {
-    let mut told = Told::new();
-    let Some(mut changes) = state.read_model.subscribe(filter.cell.as_deref()) else { return };
-    if sender.send(Bytes::from(format!("retry: {RETRY_MILLIS}\n\n"))).await.is_err() {
-        return;
+async fn produce(state: ApiState, filter: Filter, since: Option<i64>, sender: BodyWriter, watching: Reader) {
+    if watch_until_gone(&state, &filter, since, &sender, &watching).await.is_ok() {
+        sender.finish();
     }
+}
+
+/// Ends well where it is we who end it.
+async fn watch_until_gone(
+    state: &ApiState,
+    filter: &Filter,
+    since: Option<i64>,
+    sender: &BodyWriter,
+    watching: &Reader,
+) -> Result<(), Gone> {
+    let mut told = Told::new();
+    let Some(mut changes) = state.read_model.subscribe(filter.cell.as_deref()) else { return Ok(()) };
+    sender.send(Bytes::from(format!("retry: {RETRY_MILLIS}\n\n"))).await?;
     loop {
         // A token that was taken back must not live on in a stream; whoever has another one comes again.
         if !state.access.is_still_good(&watching.peer, &watching.headers, Scope::Read) {
-            return;
+            return Ok(());
         }
         changes.borrow_and_update();
-        let Ok(cells) = state.cells(filter.cell.as_deref()) else { return };
-        if tell(&state, &filter, since, &cells, &mut told, &sender).await.is_err() {
-            return;
-        }
+        tell(state, filter, since, &mut told, sender).await?;
         tokio::select! {
-            () = state.shutdown.cancelled() => return,
-            () = sender.closed() => return,
-            changed = changes.changed() => if changed.is_err() { return },
+            () = state.shutdown.cancelled() => return Ok(()),
+            () = sender.closed() => return Err(Gone),
+            changed = changes.changed() => if changed.is_err() { return Ok(()) },
             // Also the moment to notice that a cell has become stale, which nobody announces.
             () = tokio::time::sleep(state.limits.heartbeat) => {
-                if sender.send(Bytes::from_static(b": heartbeat\n\n")).await.is_err() {
-                    return;
-                }
+                sender.send(Bytes::from_static(b": heartbeat\n\n")).await?;
             }
         }
     }
 }
-
-/// The reader is gone.
-struct Gone;
 
 /// One round: an event, or several where there is much to tell, for each cell that moved.
 async fn tell(
     state: &ApiState,
     filter: &Filter,
     resume: Option<i64>,
-    cells: &[Arc<CellView>],
     told: &mut Told,
-    sender: &mpsc::Sender<Bytes>,
+    sender: &BodyWriter,
 ) -> Result<(), Gone> {
-    let moved: Vec<(&Arc<CellView>, Reading)> = cells
-        .iter()
-        .map(|view| (view, state.reading(view)))
-        .filter(|(view, reading)| told.get(&view.snapshot().cell) != Some(&(view.epoch(), *reading)))
-        .collect();
-    let id = ReadModel::shared_epoch(cells.iter());
-    for (at, (view, reading)) in moved.iter().enumerate() {
-        let cell = &view.snapshot().cell;
+    // Names and not views: a slow reader must not keep the snapshots of cells alive that it has not come to yet.
+    let (id, moved) = {
+        let cells = state.cells(filter.cell.as_deref()).map_err(|_| Gone)?;
+        let is_news =
+            |view: &&Arc<CellView>| told.get(&view.snapshot().cell) != Some(&(view.epoch(), state.reading(view)));
+        let moved: Vec<Arc<str>> = cells.iter().filter(is_news).map(|view| view.snapshot().cell.clone()).collect();
+        (ReadModel::shared_epoch(cells.iter()), moved)
+    };
+    for (at, cell) in moved.iter().enumerate() {
+        let id = id.filter(|_| at + 1 == moved.len());
+        let Some(mut view) = state.read_model.cell(cell) else { continue };
+        let reading = state.reading(&view);
         let since = told.get(cell).map(|(epoch, _)| *epoch).or(resume).filter(|since| *since >= view.horizon());
-        let is_last_cell = at + 1 == moved.len();
-        let key = EventKey { epoch: view.epoch(), reading: *reading, since };
+        // An event has no `Age`. One that tells of a tick comes with the tick; what a new reader is told may be older.
+        let is_news = told.contains_key(cell) && !reading.stale;
+        // What changes while the round is under way is told in the next one, so this is where that begins.
+        let now_told = (view.epoch(), reading);
         let mut row = 0;
         loop {
-            let kept = if row == 0 { state.events.get(cell, filter.class.as_deref(), &key) } else { None };
-            let (data, more) = match kept {
-                Some(data) => (data, false),
-                None => {
-                    let is_whole = row == 0;
-                    let event = event(state, filter, view, *reading, since, &mut row);
-                    let data = frame(&event);
-                    if is_whole && !event.more {
-                        state.events.keep(cell, filter.class.as_deref(), key, &data);
-                    }
-                    (data, event.more)
-                }
-            };
-            if let Some(id) = id.filter(|_| is_last_cell && !more) {
+            let (data, more) = one_event(state, filter, &view, since, is_news, &mut row);
+            if let Some(id) = id.filter(|_| !more) {
                 // A field of the event that follows: a reader takes neither unless both have come.
-                sender.send(Bytes::from(format!("id: {id}\n"))).await.map_err(|_| Gone)?;
+                sender.send(Bytes::from(format!("id: {id}\n"))).await?;
             }
-            sender.send(data).await.map_err(|_| Gone)?;
+            sender.send(data).await?;
             if !more {
                 break;
             }
+            // As long as the rows are the same servers, the newest snapshot tells of them, and the old one may go.
+            let has_same_rows = |newest: &Arc<CellView>| Arc::ptr_eq(newest.names().table(), view.names().table());
+            view = state.read_model.cell(cell).filter(has_same_rows).unwrap_or(view);
         }
-        told.insert(Arc::clone(cell), (view.epoch(), *reading));
+        told.insert(Arc::clone(cell), now_told);
     }
     Ok(())
 }
 
-/// The next event of a cell, from `row` on; moves it to where the one after begins.
-fn event<'a>(
+/// The bytes of the event of a cell that begins with `row`, and whether there are more; moves it to where the next one
+/// begins.
+fn one_event(
     state: &ApiState,
     filter: &Filter,
-    view: &'a CellView,
-    reading: Reading,
+    view: &Arc<CellView>,
     since: Option<i64>,
+    is_news: bool,
     row: &mut u32,
-) -> WatchEvent<'a> {
-    let reader = RowReader::new(view.snapshot(), reading);
+) -> (Bytes, bool) {
+    let reading = state.reading(view);
+    let leased_from = if is_news { view.epoch() } else { state.now().seconds() };
+    let key = EventKey { reading, since, leased_from };
+    let of = (Arc::clone(&view.snapshot().cell), filter.class.clone());
+    let views = std::slice::from_ref(view);
+    let is_first = *row == 0;
+    if let Some(data) = state.events.get(&of, &key, views).filter(|_| is_first) {
+        return (data, false);
+    }
+    let event = event(state, filter, view, &key, row);
+    let data = frame(&event);
+    if is_first && !event.more {
+        state.events.keep(of, key, views, &data);
+    }
+    (data, event.more)
+}
+
+/// The next event of a cell, from `row` on; moves it to where the one after begins.
+fn event<'a>(state: &ApiState, filter: &Filter, view: &'a CellView, key: &EventKey, row: &mut u32) -> WatchEvent<'a> {
+    let EventKey { reading, since, leased_from } = *key;
+    let reader = RowReader::new(view.snapshot(), reading).in_answer_of(leased_from);
     let classes: Vec<usize> = classes_of(view, filter.class.as_deref()).collect();
     let is_first = *row == 0;
     let rows = view.snapshot().len() as u32;

@@ -20,13 +20,21 @@ use headroom_wire::operate::{InputsReport, PolicySummary};
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::Value;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-/// Writes down what it is told; the text "broken" is no policy, and a cell named `full` has no room in its log.
-#[derive(Default)]
+/// Writes down what it is told; the text "broken" is no policy, a cell named `full` has no room in its log, and that of
+/// one named `slow` waits at the gate.
 pub struct Recorder {
     pub calls: Mutex<Vec<String>>,
+    pub gate: Semaphore,
+}
+
+impl Default for Recorder {
+    fn default() -> Self {
+        Self { calls: Mutex::default(), gate: Semaphore::new(0) }
+    }
 }
 
 impl Recorder {
@@ -41,9 +49,14 @@ impl Recorder {
 
 impl Commands for Recorder {
     fn set_mode(&self, c: SetMode) -> BoxFuture<'_, Result<(), CommandError>> {
-        let is_full = c.cell.as_deref() == Some("full");
+        let (is_full, is_slow) = (c.cell.as_deref() == Some("full"), c.cell.as_deref() == Some("slow"));
         self.record(format!("mode {:?} {:?} {} {}", c.cell, c.mode, c.owner, c.reason));
-        Box::pin(async move { if is_full { Err(CommandError::Unavailable("the log is full".into())) } else { Ok(()) } })
+        Box::pin(async move {
+            if is_slow {
+                let _passed = self.gate.acquire().await;
+            }
+            if is_full { Err(CommandError::Unavailable("the log is full".into())) } else { Ok(()) }
+        })
     }
 
     fn remove_server(&self, c: RemoveServer) -> BoxFuture<'_, Result<(), CommandError>> {

@@ -6,7 +6,7 @@ use headroom_config::{Config, Flag, LogFormat as ConfiguredFormat, LogLevel};
 use headroom_telemetry::logs::{self, LogFormat, LogSettings};
 use headroom_telemetry::otel::{self, OtelSettings};
 use headroom_telemetry::{Telemetry, TelemetryOptions, catalog};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
 use crate::app::{self, App};
@@ -15,7 +15,7 @@ use crate::roles::Roles;
 use crate::{configuration, output, watcher};
 
 /// How long exporting the last of our telemetry may hold up the end.
-const FLUSH: Duration = Duration::from_secs(2);
+const FLUSH: Duration = Duration::from_secs(1);
 
 pub(crate) async fn run(args: ServeArgs) -> u8 {
     let loaded = match configuration::load(&args.configuration, flags(&args)) {
@@ -81,7 +81,15 @@ async fn serve(config: &Config, roles: Roles) -> Result<(), String> {
         tracing::warn!(problem, "an OTEL_ variable cannot be followed");
     }
     let data_dir = configuration::data_dir(config)?;
-    let app = App::start(config, roles, &data_dir, telemetry).await?;
+    // Before the start, which reads the log: a signal that comes meanwhile must end it in order too.
+    let mut signals = Signals::listen()?;
+    let app = tokio::select! {
+        started = App::start(config, roles, &data_dir, telemetry) => started?,
+        () = signals.stop() => {
+            tracing::info!("stopped before the service had started");
+            return Ok(());
+        }
+    };
     let addresses = app.addresses;
     tracing::info!(
         otlp_grpc = %addresses.otlp_grpc, otlp_http = %addresses.otlp_http, http = %addresses.http,
@@ -93,7 +101,7 @@ async fn serve(config: &Config, roles: Roles) -> Result<(), String> {
         addresses.otlp_http,
         addresses.http
     );
-    until_stopped(&app, config).await?;
+    until_stopped(&app, config, &mut signals).await;
     tracing::info!("stopping");
     app.stop().await;
     if !tokio::task::spawn_blocking(move || exporters.shutdown(FLUSH)).await.unwrap_or(false) {
@@ -102,19 +110,45 @@ async fn serve(config: &Config, roles: Roles) -> Result<(), String> {
     Ok(())
 }
 
+/// What others may tell a process.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    /// From now on signals are heard, and none ends the process by itself.
+    ///
+    /// # Errors
+    /// If they cannot be.
+    fn listen() -> Result<Self, String> {
+        let heard = |kind| signal(kind).map_err(|error| format!("cannot listen for signals: {error}"));
+        Ok(Self {
+            terminate: heard(SignalKind::terminate())?,
+            interrupt: heard(SignalKind::interrupt())?,
+            hangup: heard(SignalKind::hangup())?,
+        })
+    }
+
+    /// Ends when one says stop.
+    async fn stop(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
 /// Reloads the policy when it changes or SIGHUP asks for it; returns when a signal says stop.
-async fn until_stopped(app: &App, config: &Config) -> Result<(), String> {
-    let failed = |error: std::io::Error| format!("cannot listen for signals: {error}");
-    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-    let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
+async fn until_stopped(app: &App, config: &Config, signals: &mut Signals) {
     let (changed, mut changes) = mpsc::channel(1);
     let _watcher = config.policy.file.as_ref().and_then(|file| watcher::watch(file.as_ref(), changed));
     loop {
         tokio::select! {
-            _ = terminate.recv() => return Ok(()),
-            _ = interrupt.recv() => return Ok(()),
-            _ = hangup.recv() => {
+            _ = signals.terminate.recv() => return,
+            _ = signals.interrupt.recv() => return,
+            _ = signals.hangup.recv() => {
                 app.access().refresh();
                 reload(app, config).await;
             }
