@@ -82,9 +82,6 @@ catalog! {
     Histogram OTLP_REQUEST_DURATION, "headroom_otlp_request_duration_seconds", Unit::Seconds, 4,
         "Time from an export request's last byte to its answer, the log's commit included.",
         [transport: "`grpc` or `http`"];
-    Histogram OTLP_REQUEST_SIZE, "headroom_otlp_request_size_bytes", Unit::Bytes, 4,
-        "Size of export requests after decompression.",
-        [transport: "`grpc` or `http`"];
     Gauge OTLP_INFLIGHT, "headroom_otlp_inflight_bytes", Unit::Bytes, 4,
         "Bytes of export requests being read, decoded or written to the log.",
         [transport: "`grpc` or `http`"];
@@ -188,8 +185,6 @@ catalog! {
     Counter SNAPSHOT_WRITES, "headroom_snapshot_writes_total", Unit::Count("snapshot"), 4,
         "Snapshots written to the snapshot log.",
         [outcome: "`written`, `failed` or `damaged` (found so when opened)"];
-    Gauge SNAPSHOT_BEHIND, "headroom_snapshot_behind_cells", Unit::Count("cell"), 1,
-        "Cells whose durable snapshot lags behind the one in memory.", [];
 
     Counter DECISION_EVENTS, "headroom_decision_events_total", Unit::Count("event"), 2,
         "Changed decisions written to the topic of decisions.", [outcome: "`written` or `failed`"];
@@ -258,8 +253,6 @@ catalog! {
         "Mean admit fraction over the servers of a cell.", [cell: "the cell", class: "workload class"];
     Gauge DECISION_WOULD_ADMIT, "headroom_decision_would_admit_ratio", Unit::Ratio, CELLS * CLASSES,
         "Mean admit fraction that enforcing would give at the next step.", [cell: "the cell", class: "workload class"];
-    Gauge DECISION_GUARDS, "headroom_decision_active_guards", Unit::Count("guard"), CELLS * 16,
-        "Guards in action on a cell.", [cell: "the cell", guard: "name of the guard"];
     Gauge DECISION_MODE, "headroom_decision_mode_servers", Unit::Count("server"), CELLS * 3,
         "Servers by the mode in effect on them.", [cell: "the cell", mode: "`off`, `observe` or `enforce`"];
     Gauge DECISION_HELD_BACK, "headroom_decision_held_back_servers", Unit::Count("server"), CELLS * CLASSES,
@@ -278,17 +271,13 @@ catalog! {
     Histogram HTTP_REQUEST_DURATION, "headroom_http_request_duration_seconds", Unit::Seconds, 64,
         "Time from a request's head to the head of its answer.", [route: "the route's template"];
     Gauge HTTP_WATCHERS, "headroom_http_watchers", Unit::Count("watcher"), 4,
-        "Consumers that follow the decisions.", [kind: "`sse` or `long_poll`"];
+        "Consumers that follow the decisions.", [kind: "`sse`: event streams and long polls, which share their places"];
     Counter HTTP_REFUSED, "headroom_http_refused_requests_total", Unit::Count("request"), 32,
         "HTTP requests refused by a bound before any work was done.",
         [reason: "name of the bound, or `unauthorized`, `forbidden` or `rate`"];
-    Counter HTTP_ACKS, "headroom_http_acks_total", Unit::Count("ack"), 256,
-        "Acknowledgements of consumers.", [cell: "the cell"];
 
     // Policy.
     Counter POLICY_RELOADS, "headroom_policy_reloads_total", Unit::Count("reload"), 4,
         "Attempts to bring a policy into force.",
         [outcome: "`applied`, `unchanged` or `refused` (the one before stays)"];
-    Gauge POLICY_INFO, "headroom_policy_info", Unit::Count("policy"), 16,
-        "Which policy is in force; the value is 1.", [hash: "hash of the policy: its version"];
 }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use headroom_config::Flag;
+use headroom_config::{Config, Flag, LoadArgs};
 use headroom_fleet::{Fleet, FleetSpec, Incident, IncidentKind, WorkClass};
 use headroom_model::Timestamp;
 use headroom_telemetry::logs::{self, LogSettings};
@@ -17,11 +17,11 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::app::App;
-use crate::cli::{ConfigurationArgs, DemoArgs, exit};
+use crate::cli::{DemoArgs, exit};
 use crate::client::{Client, ClientError};
 use crate::commands::top::{number, text};
 use crate::roles::Roles;
-use crate::{clock, configuration, output};
+use crate::{clock, output};
 
 /// Seconds between two reports of a server, and between two ticks.
 const STEP_SECONDS: i64 = 10;
@@ -72,7 +72,8 @@ async fn tell(args: &DemoArgs, directory: &PathBuf) -> Result<(), String> {
         flag("otlp.http_listen", args.otlp_http.to_string()),
         flag("http.listen", args.http.to_string()),
     ];
-    let loaded = configuration::load(&ConfigurationArgs::default(), flags).map_err(|errors| errors.to_string())?;
+    // Not of the environment: what is set there is for the service, and a demo that wants tokens shows nothing.
+    let loaded = Config::load(&LoadArgs { flags, ..LoadArgs::default() }).map_err(|errors| errors.to_string())?;
     logs::init(&LogSettings { level: "warn".to_owned(), ..LogSettings::default() }, None)
         .map_err(|error| error.to_string())?;
     let telemetry = Telemetry::new(TelemetryOptions::default());

@@ -83,8 +83,13 @@ async fn serve(config: &Config, roles: Roles) -> Result<(), String> {
     let data_dir = configuration::data_dir(config)?;
     // Before the start, which reads the log: a signal that comes meanwhile must end it in order too.
     let mut signals = Signals::listen()?;
+    let starting = {
+        let (config, data_dir) = (config.clone(), data_dir.clone());
+        // On a task of its own: opening a log waits for disks and brokers without giving the thread back.
+        tokio::spawn(async move { App::start(&config, roles, &data_dir, telemetry).await })
+    };
     let app = tokio::select! {
-        started = App::start(config, roles, &data_dir, telemetry) => started?,
+        started = starting => started.map_err(|error| format!("the service could not start: {error}"))??,
         () = signals.stop() => {
             tracing::info!("stopped before the service had started");
             return Ok(());

@@ -22,6 +22,7 @@ pub(crate) async fn run(args: TopArgs) -> u8 {
         }
     };
     let live = !args.once && std::io::stdout().is_terminal();
+    let mut has_answered = false;
     loop {
         match page(&client, &args, colours()).await {
             Ok(page) => {
@@ -30,7 +31,10 @@ pub(crate) async fn run(args: TopArgs) -> u8 {
                 if !live || printed != exit::OK {
                     return printed;
                 }
+                has_answered = true;
             }
+            // A service that has answered once is restarting, say, or is being asked too much: it is asked again.
+            Err(error) if live && has_answered => complain(&format!("{}; asking again", error.message)),
             Err(error) => {
                 complain(&error.message);
                 return error.exit;
@@ -60,19 +64,29 @@ async fn page(client: &Client, args: &TopArgs, colours: bool) -> Result<String, 
     let cells = client.get("/v1/cells").await?;
     let mut lines = Vec::new();
     for cell in cells["items"].as_array().into_iter().flatten() {
-        lines.push(format!(
-            "cell {}  epoch {}  servers {}{}",
-            text(&cell["cell"]),
-            text(&cell["epoch"]),
-            text(&cell["servers"]),
-            if cell["stale"].as_bool().unwrap_or(false) { "  STALE" } else { "" }
-        ));
+        lines.push(line(cell));
     }
     if lines.is_empty() {
         lines.push("no server has reported yet; point OTEL_EXPORTER_OTLP_ENDPOINT at this service".to_owned());
     }
     lines.push(table(&list, colours));
     Ok(lines.join("\n"))
+}
+
+/// A cell in a line. How many are in which state stands here, because the table ends with those that it has no room for,
+/// and sorts the unknown last.
+fn line(cell: &Value) -> String {
+    let states = ["critical", "overloaded", "unknown", "normal", "underloaded"];
+    let counts = states.map(|state| (state, cell["loadStates"][state].as_u64().unwrap_or(0)));
+    let counts = counts.iter().filter(|(_, count)| *count > 0).map(|(state, count)| format!("  {state} {count}"));
+    format!(
+        "cell {}  epoch {}  servers {}{}{}",
+        text(&cell["cell"]),
+        text(&cell["epoch"]),
+        text(&cell["servers"]),
+        counts.collect::<String>(),
+        if cell["stale"].as_bool().unwrap_or(false) { "  STALE" } else { "" }
+    )
 }
 
 fn table(list: &Value, colours: bool) -> String {
@@ -144,5 +158,17 @@ pub(crate) fn number(value: &Value) -> String {
         Some(number) if number.abs() >= 1000.0 => format!("{number:.0}"),
         Some(number) if number.abs() >= 1.0 => format!("{number:.2}"),
         Some(number) => format!("{number:.3}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    #[test]
+    fn a_cell_says_how_many_are_in_which_state() {
+        let states = json!({"unknown": 2, "underloaded": 0, "normal": 7, "overloaded": 0, "critical": 1});
+        let cell = json!({"cell": "eu-1", "epoch": 10, "servers": 10, "loadStates": states, "stale": true});
+        assert_eq!(super::line(&cell), "cell eu-1  epoch 10  servers 10  critical 1  unknown 2  normal 7  STALE");
     }
 }
