@@ -109,6 +109,19 @@ pub enum AppendError {
 }
 
 impl AppendError {
+    /// Its word in counters and refusals, the same for every way in.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Full { .. } => "log_full",
+            Self::Overloaded { .. } => "log_overloaded",
+            Self::Behind { .. } => "engine_behind",
+            Self::Disk { .. } => "log_disk",
+            Self::TooLarge { .. } => "log_record_bytes",
+            Self::NoSuchPartition { .. } => "log_partition",
+            Self::Closed => "log_closed",
+        }
+    }
+
     /// Whether the sender should try the same record again later.
     pub fn is_retryable(&self) -> bool {
         !matches!(self, Self::TooLarge { .. } | Self::NoSuchPartition { .. })

@@ -7,6 +7,7 @@
 
 pub mod batch;
 pub mod codec;
+mod columns;
 pub mod frame;
 pub mod hash;
 pub mod histogram;

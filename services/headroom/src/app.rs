@@ -4,8 +4,7 @@
 //! log before the first sample can be; what was published last is readable, marked stale, before the engines have caught
 //! up; and the service is ready only when they have.
 //!
-//! Where the ports lie is [`backend`](crate::backend)'s business, who owns which partition that of
-//! [`engines`](crate::engines).
+//! Where the ports lie is [`backend`]'s business, who owns which partition that of [`engines`](crate::engines).
 
 use std::net::SocketAddr;
 use std::path::Path;

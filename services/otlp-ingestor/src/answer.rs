@@ -151,15 +151,7 @@ impl From<DecodeError> for Refusal {
 
 impl From<AppendError> for Refusal {
     fn from(error: AppendError) -> Self {
-        let reason = match error {
-            AppendError::Full { .. } => "log_full",
-            AppendError::Overloaded { .. } => "log_overloaded",
-            AppendError::Behind { .. } => "engine_behind",
-            AppendError::Disk { .. } => "log_disk",
-            AppendError::TooLarge { .. } => "log_record_bytes",
-            AppendError::NoSuchPartition { .. } => "log_partition",
-            AppendError::Closed => "log_closed",
-        };
+        let reason = error.reason();
         match error {
             AppendError::TooLarge { .. } => Self::too_large(
                 reason,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use headroom_log::{Append, AppendError, SampleLog};
+use headroom_log::{Append, SampleLog};
 use headroom_model::LogRecord;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::DeliveryFuture;
@@ -178,13 +178,13 @@ impl Part {
                         Outcome::Done
                     }
                     Poll::Ready(Err(error)) if error.is_retryable() => {
-                        metrics.retry(word(&error));
+                        metrics.retry(error.reason());
                         *state = State::Again(now + RETRY_AFTER);
                         Outcome::Again(error.to_string())
                     }
                     Poll::Ready(Err(error)) => {
                         let points = points_of(record);
-                        metrics.rejected(word(&error), points, &error.to_string());
+                        metrics.rejected(error.reason(), points, &error.to_string());
                         tracing::error!(source, points, "samples are lost, the log will never take them: {error}");
                         Outcome::Done
                     }
@@ -236,19 +236,6 @@ fn is_final(error: &KafkaError) -> bool {
         error.rdkafka_error_code(),
         Some(RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::InvalidMessageSize)
     )
-}
-
-/// Why the log refused, in the words of the other ingestor.
-fn word(error: &AppendError) -> &'static str {
-    match error {
-        AppendError::Full { .. } => "log_full",
-        AppendError::Overloaded { .. } => "log_overloaded",
-        AppendError::Behind { .. } => "engine_behind",
-        AppendError::Disk { .. } => "log_disk",
-        AppendError::TooLarge { .. } => "log_record_bytes",
-        AppendError::NoSuchPartition { .. } => "log_partition",
-        AppendError::Closed => "log_closed",
-    }
 }
 
 #[cfg(test)]
