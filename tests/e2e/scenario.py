@@ -23,7 +23,9 @@ class Script:
         """The options that a service needs for this scenario."""
         policy = pathlib.Path(folder) / "policy.yaml"
         policy.write_text(self.policy)
-        return ["--time", "event", "--tick", str(self.tick_seconds), "--policy", str(policy)]
+        # A checkpoint in less than a tick is refused as a mistake.
+        checkpoints = f"engine.checkpoint_seconds={max(30, self.tick_seconds)}"
+        return ["--time", "event", "--tick", str(self.tick_seconds), "--policy", str(policy), "--set", checkpoints]
 
 
 def play(script, api, otlp, before_tick=None):

@@ -83,7 +83,11 @@ fn resource_metrics(sample: &Sample) -> Value {
         point["bucketCounts"] = json!(buckets);
         point["explicitBounds"] = json!(&sample.series.bounds[..]);
     } else {
-        point["asDouble"] = json!(sample.values.first());
+        // JSON has no number for NaN; OTLP writes it as a text.
+        point["asDouble"] = match sample.values.first() {
+            Some(value) if value.is_nan() => json!("NaN"),
+            value => json!(value),
+        };
     }
     let (delta, cumulative) = (1, 2);
     let (kind, data) = match sample.series.kind {
