@@ -4,9 +4,10 @@ import json
 import pathlib
 import re
 import signal
+import tempfile
 import time
 
-from harness import Broker, Headroom, finish, get, load, wait_for
+from harness import Broker, Headroom, finish, get, lean_policy, load, wait_for
 
 TICK = 10
 
@@ -18,12 +19,14 @@ class Cluster:
         self.stack, broker = stack, stack.enter_context(Broker())
         self.settings = ["log.backend=kafka", f'kafka.brokers=["{broker.address}"]', f"kafka.topic_prefix={prefix}",
                          "kafka.partitions=2", "kafka.replication_factor=1", *settings]
+        self.policy = lean_policy(stack.enter_context(tempfile.TemporaryDirectory()))
         self.ingestor, self.api = self.start("otlp-ingestor"), self.start("health-api")
         self.aggregators = [self.start("aggregator") for _ in range(aggregators)]
         self.url = f"http://127.0.0.1:{self.ingestor.otlp}/v1/metrics"
 
     def start(self, role):
-        process = Headroom(time_mode="wall", tick=TICK, role=role, settings=self.settings, pinned=False)
+        process = Headroom(time_mode="wall", tick=TICK, role=role, settings=self.settings,
+                           policy=self.policy, pinned=False)
         return self.stack.enter_context(process)
 
     def load(self, servers, points_per_second, seconds, **more):

@@ -226,3 +226,20 @@ class Broker(Process):
             raise RuntimeError("no broker: tests/components/kafka/install brings it")
         self.address = said[1]
         RUNNING.append(self)
+
+
+def lean_policy(directory):
+    """The shipped policy with inputs and signals of the lean fleet: 20 inputs of one series, 20 signals, 9 with peers."""
+    text = (ROOT / "libs/catalog/src/default-policy.yaml").read_text()
+    text = text[:text.index("\ninputs:")]
+    families = ["cpu", "memory", "disk", "network", "queue", "errors"]
+    inputs, signals = ["\ninputs:"], ["\nsignals:"]
+    for at in range(20):
+        inputs.append(f'  load_m{at:02}: {{unit: "1", function: {"mean" if at % 2 else "last"}, '
+                      f'sources: [{{dialect: load, metrics: [load.m{at:02}]}}]}}')
+        peers = ", peers: {floor: 0.02}" if at < 9 else ""
+        signals.append(f'  signal_{at:02}: {{family: {families[at % 6]}, unit: "1", expression: "load_m{at:02}", '
+                       f'under: 0.7, over: 0.85, critical: 0.98{peers}}}')
+    path = pathlib.Path(directory) / "policy.yaml"
+    path.write_text(text + "\n".join(inputs) + "\n" + "\n".join(signals) + "\n")
+    return path

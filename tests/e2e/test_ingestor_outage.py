@@ -31,8 +31,9 @@ class Roles:
         source = {"name": "topic", "topics": [self.topic], "group": self.group, "start": "earliest"}
         kafka = {"brokers": [broker.address], "topic_prefix": prefix, "partitions": 2, "replication_factor": 1}
         file.write_text(json.dumps({"log": {"backend": "kafka"}, "kafka": kafka | {"sources": [source]}}))
-        start = lambda role: service("--role", role, "--config", str(file), "--time", "event")
-        self.ingestor, self.aggregator, self.api = (start(role) for role in ("kafka-ingestor", "aggregator", "health-api"))
+        self.start = lambda role: service("--role", role, "--config", str(file), "--time", "event")
+        roles = ("kafka-ingestor", "aggregator", "health-api")
+        self.ingestor, self.aggregator, self.api = (self.start(role) for role in roles)
         self.producer, self.written = broker.producer(), 0
 
     def write(self, records):
@@ -55,24 +56,24 @@ def tick(headroom, seconds):
     assert answer.status == 200, answer
 
 
-def record(host, second):
+def record(host, second, interval):
     """A delta: counted twice, or not at all, the rate is another."""
     share = (1 + HOSTS.index(host) % 7) / 10
     return json.dumps(
         {
             "server": host,
             "time": EPOCH + second,
-            "intervalSeconds": 10,
+            "intervalSeconds": interval,
             "metrics": [
                 {"name": "system.cpu.time", "kind": "delta", "value": value, "attributes": {"state": state}}
-                for state, value in (("user", 10 * share), ("idle", 10 - 10 * share))
+                for state, value in (("user", interval * share), ("idle", interval - interval * share))
             ],
         }
     )
 
 
-def round_of(second):
-    return [(host, record(host, second)) for host in HOSTS]
+def round_of(second, interval=10):
+    return [(host, record(host, second, interval)) for host in HOSTS]
 
 
 def signals(headroom):
@@ -131,3 +132,25 @@ def test_what_ten_minutes_without_an_ingestor_left_is_backlog(broker, service, t
     # All but what the last tick before it came had not left behind by more than the lateness.
     assert sum(backlog()) >= 2 * len(HOSTS) * 55, backlog()
     assert signals(roles.api) == signals(oracle.api)
+
+
+def test_a_storm_of_rebalances_loses_nothing_and_counts_nothing_twice(broker, service, tmp_path):
+    """Members of the group come at every step while they read, and go: by signal, and without a word."""
+    storm = Roles(broker, service, tmp_path, "storm")
+    oracle = Roles(broker, service, tmp_path, "calm")
+    members = [storm.ingestor]
+    for step in range(6):
+        for part in range(3):
+            for roles in (storm, oracle):
+                roles.write(round_of(10 * step + 3 * part + 1, interval=3))
+            if part == step % 3:
+                members.append(storm.start("kafka-ingestor"))
+        if step % 2:
+            members.pop(0).stop()
+        elif step:
+            members.pop(0).kill()
+    for roles in (storm, oracle):
+        roles.wait_until_read()
+        roles.tick(60)
+    assert set(signals(storm.api)) == set(HOSTS)
+    assert storm.api.get("/v1/snapshot?cell=default").json() == oracle.api.get("/v1/snapshot?cell=default").json()

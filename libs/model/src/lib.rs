@@ -11,6 +11,7 @@ mod columns;
 pub mod frame;
 pub mod hash;
 pub mod histogram;
+mod points;
 pub mod policy;
 pub mod record;
 pub mod resource;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::batch::{HistogramPoint, Points, SampleBatch};
 use crate::codec::{DecodeError, Decoder, Encoder, get_buffer_f64, get_buffer_i64, get_buffer_u32};
+use crate::points;
 use crate::policy::Mode;
 use crate::resource::Resource;
 use crate::series::{Series, SeriesKind};
@@ -71,6 +72,15 @@ pub enum LogRecord {
 }
 
 impl LogRecord {
+    /// Bytes that the record takes in memory, about; its encoded form is a third of that.
+    pub fn memory_bytes(&self) -> u64 {
+        let Self::Samples(batch) = self else { return 128 };
+        let points = batch.points.value.len() * 32;
+        let histograms: usize = batch.histograms.iter().map(|point| 96 + 8 * point.buckets.len()).sum();
+        // What the dictionaries point to is shared by the batches of a sender.
+        (points + histograms + 16 * (batch.resources.len() + batch.series.len()) + 256) as u64
+    }
+
     /// The record as bytes.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Encoder::default();
@@ -84,7 +94,7 @@ impl LogRecord {
         out.put_u8(RECORD_VERSION);
         match self {
             Self::Samples(batch) => {
-                out.put_u8(0);
+                out.put_u8(7);
                 encode_batch(batch, out);
             }
             Self::Tick(time) => {
@@ -137,7 +147,8 @@ impl LogRecord {
         }
         let arc = |input: &mut Decoder<'_>| input.get_str().map(Arc::<str>::from);
         let record = match input.get_u8()? {
-            0 => Self::Samples(Arc::new(decode_batch(&mut input)?)),
+            // As the first release wrote them, column after column in full.
+            0 => Self::Samples(Arc::new(decode_batch(false, &mut input)?)),
             1 => Self::Tick(Timestamp(input.get_i64()?)),
             2 => Self::Policy(arc(&mut input)?),
             3 => {
@@ -167,6 +178,7 @@ impl LogRecord {
                 in_use: input.get_f64()?,
             },
             6 => Self::Backlog { from: input.get_u64()?, to: input.get_u64()? },
+            7 => Self::Samples(Arc::new(decode_batch(true, &mut input)?)),
             _ => return Err(input.error("kind of record")),
         };
         input.finish()?;
@@ -175,9 +187,9 @@ impl LogRecord {
 }
 
 fn encode_batch(batch: &SampleBatch, out: &mut Encoder) {
-    // Rows are exact, dictionary entries a usual size: a buffer that has to grow copies all rows written so far.
+    // Rows and dictionary entries have a usual size: a buffer that has to grow copies all rows written so far.
     let dictionaries = batch.resources.len() * 512 + batch.series.len() * 192;
-    out.bytes.reserve(batch.points.value.len() * 32 + batch.histograms.len() * 320 + dictionaries + 64);
+    out.bytes.reserve(batch.points.value.len() * 12 + batch.histograms.len() * 320 + dictionaries + 64);
     out.put_u32(batch.resources.len() as u32);
     for resource in &batch.resources {
         out.put_str(&resource.server);
@@ -196,11 +208,7 @@ fn encode_batch(batch: &SampleBatch, out: &mut Encoder) {
         out.put_pairs(&series.attributes);
         out.put_f64s(&series.bounds);
     }
-    out.put_u32s(&batch.points.resource);
-    out.put_u32s(&batch.points.series);
-    out.put_i64s(&batch.points.start_ns);
-    out.put_i64s(&batch.points.time_ns);
-    out.put_f64s(&batch.points.value);
+    points::encode(&batch.points, batch.series.len(), out);
     out.put_u32(batch.histograms.len() as u32);
     for point in &batch.histograms {
         out.put_u32(point.resource);
@@ -216,7 +224,7 @@ fn encode_batch(batch: &SampleBatch, out: &mut Encoder) {
     }
 }
 
-fn decode_batch(input: &mut Decoder<'_>) -> Result<SampleBatch, DecodeError> {
+fn decode_batch(is_packed: bool, input: &mut Decoder<'_>) -> Result<SampleBatch, DecodeError> {
     let arc = |input: &mut Decoder<'_>| input.get_str().map(Arc::<str>::from);
     let resources = (0..input.get_length(28, "resources")?)
         .map(|_| {
@@ -242,12 +250,15 @@ fn decode_batch(input: &mut Decoder<'_>) -> Result<SampleBatch, DecodeError> {
             }))
         })
         .collect::<Result<Vec<_>, DecodeError>>()?;
-    let points = Points {
-        resource: get_buffer_u32(input)?,
-        series: get_buffer_u32(input)?,
-        start_ns: get_buffer_i64(input)?,
-        time_ns: get_buffer_i64(input)?,
-        value: get_buffer_f64(input)?,
+    let points = match is_packed {
+        true => points::decode(series.len(), input)?,
+        false => Points {
+            resource: get_buffer_u32(input)?,
+            series: get_buffer_u32(input)?,
+            start_ns: get_buffer_i64(input)?,
+            time_ns: get_buffer_i64(input)?,
+            value: get_buffer_f64(input)?,
+        },
     };
     let histograms = (0..input.get_length(60, "histograms")?)
         .map(|_| {
@@ -276,4 +287,67 @@ fn decode_batch(input: &mut Decoder<'_>) -> Result<SampleBatch, DecodeError> {
         return Err(input.error("sample batch"));
     }
     Ok(SampleBatch { resources, series, points, histograms })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::batch::SampleBatchBuilder;
+
+    fn batch() -> SampleBatch {
+        let mut builder = SampleBatchBuilder::default();
+        for server in 0..3 {
+            let resource = builder.add_resource(Arc::new(Resource {
+                server: format!("web-{server}").into(),
+                host_names: vec!["a".into()],
+                aliases: Vec::new(),
+                cell: "eu-1".into(),
+                pool: "web".into(),
+                sender: "".into(),
+                attributes: vec![("k".into(), "v".into())],
+            }));
+            for metric in ["m", "n"] {
+                let series = builder.add_series(Arc::new(Series {
+                    metric: metric.into(),
+                    unit: "s".into(),
+                    kind: SeriesKind::Counter,
+                    attributes: [].into(),
+                    bounds: [].into(),
+                }));
+                builder.push(resource, series, 5, 1_000 + server, 0.5);
+            }
+        }
+        builder.finish()
+    }
+
+    /// As the first release wrote samples: the dictionaries, then column after column in full.
+    fn first_form(batch: &SampleBatch) -> Vec<u8> {
+        let packed = LogRecord::Samples(Arc::new(batch.clone())).encode();
+        let (mut points, mut out) = (Encoder::default(), Encoder::default());
+        points::encode(&batch.points, batch.series.len(), &mut points);
+        let dictionaries = packed.len() - points.bytes.len() - 4;
+        out.bytes.extend_from_slice(&packed[..dictionaries]);
+        out.bytes[1] = 0;
+        out.put_u32s(&batch.points.resource);
+        out.put_u32s(&batch.points.series);
+        out.put_i64s(&batch.points.start_ns);
+        out.put_i64s(&batch.points.time_ns);
+        out.put_f64s(&batch.points.value);
+        out.put_u32(0);
+        out.bytes
+    }
+
+    #[test]
+    fn samples_are_read_in_both_forms() {
+        let batch = batch();
+        let record = LogRecord::Samples(Arc::new(batch.clone()));
+        let (packed, first) = (record.encode(), first_form(&batch));
+        assert!(packed.len() < first.len());
+        for bytes in [packed, first] {
+            assert_eq!(LogRecord::decode(&bytes).as_ref(), Ok(&record));
+            for cut in 0..bytes.len() {
+                assert!(LogRecord::decode(&bytes[..cut]).is_err(), "{cut}");
+            }
+        }
+    }
 }

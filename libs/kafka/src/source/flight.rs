@@ -277,7 +277,7 @@ mod tests {
         let start = Instant::now();
         // Each takes more than a third of the log.
         for unit in 1..=3 {
-            flight.append(unit, 100, vec![(0, samples(700))]);
+            flight.append(unit, 100, vec![(0, samples(1_500))]);
         }
         assert_eq!(flight.drive(start), [1, 2]);
         assert_eq!((flight.held_bytes(), flight.is_blocked()), (100, true));

@@ -234,7 +234,8 @@ impl Committer {
             segments.grow(bytes);
             segments.ticked_ns = ticked_ns.unwrap_or(segments.ticked_ns).max(segments.ticked_ns);
         });
-        let records = group.iter().map(|waiting| (waiting.record.clone(), waiting.frame.len() as u64));
+        // What is kept is the record, not its bytes.
+        let records = group.iter().map(|waiting| (waiting.record.clone(), waiting.record.memory_bytes()));
         partition.tail.extend(first, records, partition.options.tail_bytes_max);
         partition.stats.commits.add(1);
         partition.stats.appended_records.add(group.len() as u64);

@@ -40,7 +40,7 @@ pub struct DiskLogOptions {
     pub pending_bytes_max: u64,
     /// How much the tail cache may hold, bytes.
     pub tail_bytes_max: u64,
-    /// Bytes of a partition that its engine may be behind before samples are refused.
+    /// Bytes in memory, were they there, of what a partition's engine may be behind before samples are refused.
     pub lag_bytes_max: u64,
 }
 
