@@ -126,6 +126,27 @@ def kafka(report):
     return table(rows, head) if rows else ""
 
 
+def cluster(report):
+    rows = []
+    for run in of(report, "takeover") or []:
+        rows.append((f"SIGKILL of the owner of {run['servers']:,} servers × 20 at load, tick {run['tickSeconds']} s",
+                     f"first snapshot of the heir after {run['firstSnapshotSeconds']:.1f} s, every server known after "
+                     f"{run['allKnownSeconds']:.1f} s; of that restoring {int(run['checkpointBytes'] or 0) >> 20} MiB "
+                     f"{float(run['restoreSeconds'] or 0):.2f} s, claim to caught up {float(run['caughtUpSeconds'] or 0):.2f} s"))
+    burst = of(report, "burst")
+    if burst:
+        rows.append((f"ten times {burst['usualPointsPerSecond']:,} points/s for {burst['seconds']:.0f} s",
+                     f"{million(burst['sent']['points'])} points taken; lag at most {burst['lagRecordsMax']:.0f} records, newest "
+                     f"snapshot at most {burst['snapshotAgeSecondsMax']:.1f} s old, no lag {burst['drainedSecondsAfter']:.1f} s after"))
+    outage = of(report, "outage")
+    if outage:
+        rows.append((f"no aggregator for {outage['outageSeconds']} s at {outage['pointsPerSecond']:,} points/s, then one",
+                     f"first present snapshot after {outage['firstSnapshotSeconds']:.1f} s, every server known after "
+                     f"{outage['allKnownSeconds']:.1f} s, backlog taken up after {outage['drainedSeconds']:.1f} s: "
+                     f"{million(outage['backlogSamples'] or 0)} samples, {outage['cpuSeconds']:.1f} CPU-s in all"))
+    return table(rows, ("What", "Measured")) if rows else ""
+
+
 def versus(report):
     entry = of(report, "versus")
     if not entry:
@@ -175,6 +196,11 @@ def rest(report):
     if crash:
         rows.append(("kill -9 after 40 s at load", f"{million(crash['pointsAcknowledged'])} points acknowledged, "
                      f"{mebi(crash['dataBytes'])} in the data directory, {crash['cutBytes'] or 0:.0f} bytes of torn tail cut"))
+        if "checkpointsBefore" in crash:
+            rows.append(("before it", f"{crash['checkpointsBefore']:.0f} checkpoints, {crash['checkpointSecondsBefore']:.1f} s in "
+                         f"writing them, the newest of {mebi(crash['checkpointBytesBefore'])}; the engine "
+                         f"{crash['lagRecordsBefore']:.0f} records behind; {crash['refusedBehind']:.0f} requests told to come again"))
+            rows.append(("read again", f"{million(crash['samplesReplayed'])} points"))
         rows.append(("started again", f"first answer after {crash['firstReadSeconds']:.2f} s (stale: {crash['firstReadStale']}), "
                      f"ready {crash['readySeconds']:.2f} s, not stale {crash['notStaleSeconds']:.2f} s, "
                      f"{crash['recoveryCpuSeconds']:.1f} CPU-s"))
@@ -192,6 +218,7 @@ def main():
     notes = path.with_suffix(".notes.md")
     parts = [f"# Load report of {path.stem}", "", notes.read_text().strip() if notes.exists() else "", ""]
     sections = (("Bars", bars), ("Throughput", throughput), ("Kafka, a backlog read to its end", kafka),
+                ("A cluster on the cores of this machine, broker and load included", cluster),
                 ("In turn with the nearest peer", versus), ("Ticks and memory", ticks),
                 ("Point reads", reading), ("Push, crash, start", rest))
     for title, section in sections:

@@ -364,7 +364,12 @@ impl Partition {
 
     /// Everything as bytes: [`Self::restore`] continues to the bit.
     pub fn checkpoint(&self) -> Vec<u8> {
-        let mut out = Encoder::default();
+        self.checkpoint_of(0)
+    }
+
+    /// The same where about so many bytes are expected: hundreds of megabytes that grow are copied several times.
+    pub fn checkpoint_of(&self, bytes: usize) -> Vec<u8> {
+        let mut out = Encoder { bytes: Vec::with_capacity(bytes) };
         out.put_u8(CHECKPOINT_VERSION);
         for policy in [&self.policy, &self.next_policy] {
             out.put_bool(policy.is_some());

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use headroom_log::{BoxFuture, LogReader, Position, ReadError};
 use headroom_model::LogRecord;
+use headroom_model::record::Dictionary;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message};
@@ -31,6 +32,7 @@ pub(crate) struct KafkaReader {
     partition: u32,
     at: u64,
     state: Arc<PartitionState>,
+    dictionary: Dictionary,
     woken: Arc<Notify>,
     /// When it was last told that no broker answers.
     told: Option<Instant>,
@@ -57,7 +59,17 @@ impl KafkaReader {
         let mut list = TopicPartitionList::new();
         list.add_partition_offset(topic, partition as i32, Offset::Offset(from.0 as i64)).map_err(failed)?;
         consumer.assign(&list).map_err(failed)?;
-        Ok(Self { cluster, consumer, topic: topic.to_owned(), partition, at: from.0, state, woken, told: None })
+        Ok(Self {
+            cluster,
+            consumer,
+            topic: topic.to_owned(),
+            partition,
+            at: from.0,
+            state,
+            dictionary: Dictionary::default(),
+            woken,
+            told: None,
+        })
     }
 
     /// What the library says next, within `timeout`.
@@ -67,7 +79,7 @@ impl KafkaReader {
             let left = deadline.saturating_duration_since(Instant::now());
             match self.consumer.poll(left) {
                 Some(Ok(message)) => {
-                    let (position, decoded) = decode(&message);
+                    let (position, decoded) = decode(&message, &mut self.dictionary);
                     drop(message);
                     if position < self.at {
                         continue;
@@ -119,10 +131,10 @@ impl KafkaReader {
     }
 }
 
-fn decode(message: &BorrowedMessage<'_>) -> (u64, Result<LogRecord, Arc<str>>) {
+fn decode(message: &BorrowedMessage<'_>, dictionary: &mut Dictionary) -> (u64, Result<LogRecord, Arc<str>>) {
     let position = u64::try_from(message.offset()).unwrap_or(0);
     let decoded = match message.payload() {
-        Some(bytes) => LogRecord::decode(bytes).map_err(|error| error.to_string().into()),
+        Some(bytes) => LogRecord::decode_with(dictionary, bytes).map_err(|error| error.to_string().into()),
         None => Err("it has no value".into()),
     };
     (position, decoded)

@@ -186,6 +186,28 @@ impl<'a> Decoder<'a> {
         Ok(length)
     }
 
+    /// The bytes that `skip` goes over.
+    pub(crate) fn span(
+        &mut self,
+        skip: impl FnOnce(&mut Self) -> Result<(), DecodeError>,
+    ) -> Result<&'a [u8], DecodeError> {
+        let from = self.at;
+        skip(self)?;
+        Ok(&self.bytes[from..self.at])
+    }
+
+    /// Goes over a string.
+    pub(crate) fn skip_str(&mut self) -> Result<(), DecodeError> {
+        let length = self.get_u32()? as usize;
+        self.take(length, "text").map(drop)
+    }
+
+    /// Goes over a list of so many strings each.
+    pub(crate) fn skip_strs(&mut self, each: usize) -> Result<(), DecodeError> {
+        let length = self.get_length(4 * each, "list of texts")?;
+        (0..length * each).try_for_each(|_| self.skip_str())
+    }
+
     /// Reads a string.
     ///
     /// # Errors

@@ -1,5 +1,6 @@
 //! What a partition of the sample log holds: everything that changes an answer, in the order in which it took effect.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::batch::{HistogramPoint, Points, SampleBatch};
@@ -141,6 +142,14 @@ impl LogRecord {
     /// # Errors
     /// If the bytes are damaged or of a newer version.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        Self::decode_with(&mut Dictionary::default(), bytes)
+    }
+
+    /// The same with what was met in records before: whoever reads a log meets the same senders in every record.
+    ///
+    /// # Errors
+    /// As [`Self::decode`].
+    pub fn decode_with(dictionary: &mut Dictionary, bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut input = Decoder::new(bytes);
         if input.get_u8()? != RECORD_VERSION {
             return Err(DecodeError { what: "record version (written by a newer headroom?)", at: 0 });
@@ -148,7 +157,7 @@ impl LogRecord {
         let arc = |input: &mut Decoder<'_>| input.get_str().map(Arc::<str>::from);
         let record = match input.get_u8()? {
             // As the first release wrote them, column after column in full.
-            0 => Self::Samples(Arc::new(decode_batch(false, &mut input)?)),
+            0 => Self::Samples(Arc::new(decode_batch(false, dictionary, &mut input)?)),
             1 => Self::Tick(Timestamp(input.get_i64()?)),
             2 => Self::Policy(arc(&mut input)?),
             3 => {
@@ -178,7 +187,7 @@ impl LogRecord {
                 in_use: input.get_f64()?,
             },
             6 => Self::Backlog { from: input.get_u64()?, to: input.get_u64()? },
-            7 => Self::Samples(Arc::new(decode_batch(true, &mut input)?)),
+            7 => Self::Samples(Arc::new(decode_batch(true, dictionary, &mut input)?)),
             _ => return Err(input.error("kind of record")),
         };
         input.finish()?;
@@ -224,31 +233,88 @@ fn encode_batch(batch: &SampleBatch, out: &mut Encoder) {
     }
 }
 
-fn decode_batch(is_packed: bool, input: &mut Decoder<'_>) -> Result<SampleBatch, DecodeError> {
-    let arc = |input: &mut Decoder<'_>| input.get_str().map(Arc::<str>::from);
+/// Bytes of the records' own form that a [`Dictionary`] remembers at most.
+const DICTIONARY_BYTES_MAX: usize = 64 << 20;
+
+/// Resources and series as they were met, by their bytes: decoded once, and the same `Arc` ever after, by which an engine
+/// knows them again without looking at them. It forgets everything when it is full.
+#[derive(Debug, Default)]
+pub struct Dictionary {
+    resources: HashMap<Box<[u8]>, Arc<Resource>>,
+    series: HashMap<Box<[u8]>, Arc<Series>>,
+    bytes: usize,
+}
+
+impl Dictionary {
+    fn resource(&mut self, input: &mut Decoder<'_>) -> Result<Arc<Resource>, DecodeError> {
+        let bytes = input.span(|input| {
+            input.skip_str()?;
+            input.skip_strs(1)?;
+            input.skip_strs(1)?;
+            (0..3).try_for_each(|_| input.skip_str())?;
+            input.skip_strs(2)
+        })?;
+        if let Some(known) = self.resources.get(bytes) {
+            return Ok(known.clone());
+        }
+        let mut input = Decoder::new(bytes);
+        let arc = |input: &mut Decoder<'_>| input.get_str().map(Arc::<str>::from);
+        let resource = Arc::new(Resource {
+            server: arc(&mut input)?,
+            host_names: input.get_strs()?,
+            aliases: input.get_strs()?,
+            cell: arc(&mut input)?,
+            pool: arc(&mut input)?,
+            sender: arc(&mut input)?,
+            attributes: input.get_pairs()?,
+        });
+        self.make_room(bytes.len());
+        self.resources.insert(bytes.into(), resource.clone());
+        Ok(resource)
+    }
+
+    fn series(&mut self, input: &mut Decoder<'_>) -> Result<Arc<Series>, DecodeError> {
+        let bytes = input.span(|input| {
+            (0..2).try_for_each(|_| input.skip_str())?;
+            input.get_u8()?;
+            input.skip_strs(2)?;
+            let bounds = input.get_length(size_of::<f64>(), "bounds")?;
+            input.take(bounds * size_of::<f64>(), "bounds").map(drop)
+        })?;
+        if let Some(known) = self.series.get(bytes) {
+            return Ok(known.clone());
+        }
+        let mut input = Decoder::new(bytes);
+        let series = Arc::new(Series {
+            metric: input.get_str()?.into(),
+            unit: input.get_str()?.into(),
+            kind: SeriesKind::from_u8(input.get_u8()?).ok_or_else(|| input.error("kind of series"))?,
+            attributes: input.get_pairs()?.into(),
+            bounds: input.get_f64s()?.into(),
+        });
+        self.make_room(bytes.len());
+        self.series.insert(bytes.into(), series.clone());
+        Ok(series)
+    }
+
+    fn make_room(&mut self, bytes: usize) {
+        if self.bytes + bytes > DICTIONARY_BYTES_MAX {
+            *self = Self::default();
+        }
+        self.bytes += bytes;
+    }
+}
+
+fn decode_batch(
+    is_packed: bool,
+    dictionary: &mut Dictionary,
+    input: &mut Decoder<'_>,
+) -> Result<SampleBatch, DecodeError> {
     let resources = (0..input.get_length(28, "resources")?)
-        .map(|_| {
-            Ok(Arc::new(Resource {
-                server: arc(input)?,
-                host_names: input.get_strs()?,
-                aliases: input.get_strs()?,
-                cell: arc(input)?,
-                pool: arc(input)?,
-                sender: arc(input)?,
-                attributes: input.get_pairs()?,
-            }))
-        })
+        .map(|_| dictionary.resource(input))
         .collect::<Result<Vec<_>, DecodeError>>()?;
     let series = (0..input.get_length(17, "series")?)
-        .map(|_| {
-            Ok(Arc::new(Series {
-                metric: arc(input)?,
-                unit: arc(input)?,
-                kind: SeriesKind::from_u8(input.get_u8()?).ok_or_else(|| input.error("kind of series"))?,
-                attributes: input.get_pairs()?.into(),
-                bounds: input.get_f64s()?.into(),
-            }))
-        })
+        .map(|_| dictionary.series(input))
         .collect::<Result<Vec<_>, DecodeError>>()?;
     let points = match is_packed {
         true => points::decode(series.len(), input)?,
@@ -343,8 +409,17 @@ mod tests {
         let record = LogRecord::Samples(Arc::new(batch.clone()));
         let (packed, first) = (record.encode(), first_form(&batch));
         assert!(packed.len() < first.len());
+        let mut dictionary = Dictionary::default();
         for bytes in [packed, first] {
             assert_eq!(LogRecord::decode(&bytes).as_ref(), Ok(&record));
+            let mut read = || match LogRecord::decode_with(&mut dictionary, &bytes) {
+                Ok(LogRecord::Samples(batch)) => batch,
+                other => panic!("{other:?}"),
+            };
+            let (first, second) = (read(), read());
+            assert_eq!((&*first, &*second), (&batch, &batch));
+            assert!(Arc::ptr_eq(&first.resources[2], &second.resources[2]), "known again");
+            assert!(Arc::ptr_eq(&first.series[1], &second.series[1]));
             for cut in 0..bytes.len() {
                 assert!(LogRecord::decode(&bytes[..cut]).is_err(), "{cut}");
             }

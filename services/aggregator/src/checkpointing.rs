@@ -25,7 +25,7 @@ use crate::publish::Fence;
 const WORK_MAX: Duration = Duration::from_secs(5);
 
 /// The least work between two checkpoints that work made due, as a multiple of what encoding the last one took.
-const WORK_PER_ENCODING: u32 = 10;
+const WORK_PER_ENCODING: u32 = 6;
 
 type Waiting = SyncSender<Result<(), CheckpointError>>;
 
@@ -40,9 +40,16 @@ struct Job {
 }
 
 impl Job {
-    fn of(position: Position, engine: &Partition, metrics: &Metrics, waiting: Option<Waiting>) -> Self {
-        let backlog_start = engine.backlog_start();
-        Self { position, backlog_start, bytes: engine.checkpoint(), metrics: metrics.clone(), waiting }
+    /// Of an engine whose last checkpoint had so many bytes.
+    fn of(
+        position: Position,
+        engine: &Partition,
+        last_bytes: usize,
+        metrics: &Metrics,
+        waiting: Option<Waiting>,
+    ) -> Self {
+        let (backlog_start, bytes) = (engine.backlog_start(), engine.checkpoint_of(last_bytes + last_bytes / 8));
+        Self { position, backlog_start, bytes, metrics: metrics.clone(), waiting }
     }
 }
 
@@ -50,9 +57,10 @@ pub(crate) struct Checkpointer {
     partition: u32,
     interval_seconds: i64,
     last: Option<Timestamp>,
-    /// What the engine has worked since the last checkpoint, and what encoding that one took.
+    /// What the engine has worked since the last checkpoint, what encoding that one took, and its size.
     work: Duration,
     encoding: Duration,
+    bytes: usize,
     /// Whether the writer is at it.
     writing: Arc<AtomicBool>,
     jobs: Option<SyncSender<Job>>,
@@ -113,6 +121,7 @@ impl Checkpointer {
             last: None,
             work: Duration::ZERO,
             encoding: Duration::ZERO,
+            bytes: 0,
             writing,
             jobs: Some(jobs),
             writer,
@@ -136,8 +145,8 @@ impl Checkpointer {
         }
         let Some(jobs) = &self.jobs else { return };
         let started = Instant::now();
-        let job = Job::of(position, engine, metrics, None);
-        self.encoding = started.elapsed();
+        let job = Job::of(position, engine, self.bytes, metrics, None);
+        (self.encoding, self.bytes) = (started.elapsed(), job.bytes.len());
         self.writing.store(true, Ordering::Release);
         match jobs.try_send(job) {
             Ok(()) => (self.last, self.work) = (Some(tick), Duration::ZERO),
@@ -152,7 +161,7 @@ impl Checkpointer {
     pub(crate) fn now(&mut self, position: Position, engine: &Partition, metrics: &Metrics) -> Result<(), String> {
         let (waiting, outcome) = sync_channel(1);
         let gone = || "the thread that writes checkpoints has ended".to_owned();
-        let job = Job::of(position, engine, metrics, Some(waiting));
+        let job = Job::of(position, engine, self.bytes, metrics, Some(waiting));
         self.jobs.as_ref().ok_or_else(gone)?.send(job).map_err(|_| gone())?;
         outcome.recv().map_err(|_| gone())?.map_err(|error| error.to_string())
     }
@@ -160,7 +169,7 @@ impl Checkpointer {
     /// Writes a last checkpoint and waits until it is on disk.
     pub(crate) fn finish(mut self, position: Position, engine: &Partition, metrics: &Metrics) {
         if let Some(jobs) = self.jobs.take()
-            && jobs.send(Job::of(position, engine, metrics, None)).is_err()
+            && jobs.send(Job::of(position, engine, self.bytes, metrics, None)).is_err()
         {
             tracing::error!(partition = self.partition, "the last checkpoint was not written");
         }

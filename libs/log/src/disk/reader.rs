@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use headroom_model::LogRecord;
+use headroom_model::record::Dictionary;
 
 use super::partition::Partition;
 use super::segment::{SegmentCursor, Step, path_of};
@@ -17,13 +18,20 @@ type Next = Result<Option<(Position, Arc<LogRecord>)>, ReadError>;
 pub(super) struct DiskReader {
     partition: Arc<Partition>,
     at: u64,
-    /// Where the last record came from, if that was disk. Lost when a future is dropped midway, and then found again.
+    /// Of the last record, if that came from disk. Lost when a future is dropped midway, and then found again.
+    disk: OnDisk,
+}
+
+/// Where the last record came from, and whom the records before it named.
+#[derive(Default)]
+struct OnDisk {
     cursor: Option<SegmentCursor>,
+    dictionary: Dictionary,
 }
 
 impl DiskReader {
     pub(super) fn new(partition: Arc<Partition>, at: u64) -> Self {
-        Self { partition, at, cursor: None }
+        Self { partition, at, disk: OnDisk::default() }
     }
 
     fn take(&mut self, found: Found) -> Next {
@@ -31,14 +39,14 @@ impl DiskReader {
             Found::Record(record) => {
                 self.partition.stats.tail_hits.add(1);
                 // The file is not needed any more, and may be one that retention has deleted.
-                self.cursor = None;
+                self.disk = OnDisk::default();
                 let position = Position(self.at);
                 self.at += 1;
                 Ok(Some((position, record)))
             }
             Found::OnDisk => {
-                let (cursor, at, next) = read(&self.partition, self.cursor.take(), self.at);
-                self.cursor = cursor;
+                let (disk, at, next) = read(&self.partition, std::mem::take(&mut self.disk), self.at);
+                self.disk = disk;
                 self.at = at;
                 next
             }
@@ -68,10 +76,10 @@ impl LogReader for DiskReader {
                         }
                     }
                     Found::OnDisk => {
-                        let (partition, cursor, at) = (self.partition.clone(), self.cursor.take(), self.at);
-                        let reading = tokio::task::spawn_blocking(move || read(&partition, cursor, at));
-                        let Ok((cursor, at, next)) = reading.await else { return Err(ReadError::Closed) };
-                        self.cursor = cursor;
+                        let (partition, disk, at) = (self.partition.clone(), std::mem::take(&mut self.disk), self.at);
+                        let reading = tokio::task::spawn_blocking(move || read(&partition, disk, at));
+                        let Ok((disk, at, next)) = reading.await else { return Err(ReadError::Closed) };
+                        self.disk = disk;
                         self.at = at;
                         if let Some(next) = next? {
                             return Ok(next);
@@ -98,23 +106,24 @@ impl LogReader for DiskReader {
     }
 }
 
-/// Reads the record at `at`, which lies before the end of the log, from its segment. Gives back the cursor and the
+/// Reads the record at `at`, which lies before the end of the log, from its segment. Gives back the disk's part and the
 /// position to go on at.
-fn read(partition: &Partition, mut cursor: Option<SegmentCursor>, at: u64) -> (Option<SegmentCursor>, u64, Next) {
+fn read(partition: &Partition, mut disk: OnDisk, at: u64) -> (OnDisk, u64, Next) {
     partition.stats.tail_misses.add(1);
-    match read_step(partition, &mut cursor, at) {
-        Ok((at, next)) => (cursor, at, next),
+    match read_step(partition, &mut disk, at) {
+        Ok((at, next)) => (disk, at, next),
         Err(error) => match partition.tail.find(at) {
             Found::Truncated(oldest) => {
                 let (wanted, oldest) = (Position(at), Position(oldest));
-                (None, at, Err(ReadError::Truncated { wanted, oldest }))
+                (OnDisk::default(), at, Err(ReadError::Truncated { wanted, oldest }))
             }
-            _ => (None, at, Err(ReadError::Disk { why: why("cannot read", &partition.dir, &error) })),
+            _ => (OnDisk::default(), at, Err(ReadError::Disk { why: why("cannot read", &partition.dir, &error) })),
         },
     }
 }
 
-fn read_step(partition: &Partition, cursor: &mut Option<SegmentCursor>, at: u64) -> io::Result<(u64, Next)> {
+fn read_step(partition: &Partition, disk: &mut OnDisk, at: u64) -> io::Result<(u64, Next)> {
+    let OnDisk { cursor, dictionary } = disk;
     // Before anything is located: what is durable now is within the bytes that `locate` then gives.
     let end = partition.tail.end();
     loop {
@@ -129,7 +138,8 @@ fn read_step(partition: &Partition, cursor: &mut Option<SegmentCursor>, at: u64)
         };
         let (from, to) = match reading.step(place.bytes, at)? {
             Step::Record(position, payload) if position == at && position < stop => {
-                let next = LogRecord::decode(payload).map(|record| Some((Position(position), Arc::new(record))));
+                let next = LogRecord::decode_with(dictionary, payload)
+                    .map(|record| Some((Position(position), Arc::new(record))));
                 let unreadable = |error: headroom_model::codec::DecodeError| ReadError::Unreadable {
                     position: Position(position),
                     why: error.to_string().into(),
