@@ -192,7 +192,8 @@ impl Fleet {
 
     fn second(&mut self) {
         let now_ns = self.now_ns();
-        let seconds_of_day = now_ns.div_euclid(NANOS_PER_SECOND).rem_euclid(86_400) as f64;
+        let elapsed = (now_ns - self.spec.start_ns).div_euclid(NANOS_PER_SECOND);
+        let seconds_of_day = (i64::from(self.spec.start_second_of_day) + elapsed).rem_euclid(86_400) as f64;
         let daily = 1.0 + 0.25 * (TAU * (seconds_of_day / 86_400.0 - 0.3)).sin();
         let swell = 1.0 + 0.08 * (TAU * seconds_of_day / 420.0).sin();
         for at in 0..self.pools.len() {
@@ -281,6 +282,17 @@ mod tests {
 
     fn small() -> Fleet {
         Fleet::new(FleetSpec { cells: 2, pools: 2, servers_per_pool: 3, ..FleetSpec::default() })
+    }
+
+    #[test]
+    fn the_hour_at_which_it_is_run_makes_no_difference() {
+        let loads = |start_ns: i64| {
+            let mut fleet = Fleet::new(FleetSpec { start_ns, ..small().spec().clone() });
+            run(&mut fleet, 300);
+            fleet.servers.iter().map(|server| format!("{:?}", server.plant)).collect::<Vec<_>>()
+        };
+        let start_ns = FleetSpec::default().start_ns;
+        assert_eq!(loads(start_ns), loads(start_ns + 11 * 3_600 * NANOS_PER_SECOND));
     }
 
     #[test]

@@ -81,6 +81,9 @@ pub struct FleetSpec {
     pub interval_seconds: u32,
     /// When the simulation starts, ns since 1970.
     pub start_ns: i64,
+    /// The time of day that it is in the fleet when the simulation starts, seconds: how much traffic there is must not
+    /// depend on when somebody runs it.
+    pub start_second_of_day: u32,
     /// Which senders run on the servers, with weights; servers take turns. Empty: all are Collectors.
     pub dialects: Vec<(Dialect, u32)>,
 }
@@ -95,6 +98,7 @@ impl Default for FleetSpec {
             servers_per_pool: 10,
             interval_seconds: 10,
             start_ns: 1_795_255_200_000_000_000,
+            start_second_of_day: 10 * 3_600,
             dialects: vec![
                 (Dialect::CollectorHostmetrics, 6),
                 (Dialect::Python, 1),

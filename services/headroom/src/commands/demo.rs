@@ -92,6 +92,8 @@ async fn play(args: &DemoArgs, app: &App) -> Result<(), String> {
         servers_per_pool: 25,
         start_ns: start.0,
         interval_seconds: STEP_SECONDS as u32,
+        // Early in the afternoon, when people ask for most: background work is in the way then.
+        start_second_of_day: 13 * 3_600,
         ..FleetSpec::default()
     });
     let at = |seconds: i64| start.plus_seconds(seconds).0;
