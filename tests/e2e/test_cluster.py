@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import os
 import time
 
 import otlp
@@ -119,13 +120,20 @@ def shared_broker(component, tmp_path_factory):
     broker.stop()
 
 
+#: On a cluster a tick takes a third of a second, so only scenarios that are short are played unless all are asked for.
+TICKS = 1_000 if os.environ.get("HEADROOM_SCENARIOS") == "all" else 30
+
+
 @pytest.mark.parametrize("file", SCENARIOS, ids=lambda file: file.stem)
 def test_a_cluster_publishes_what_the_engine_computes(shared_broker, service, tmp_path, file):
-    """Every scenario: with one aggregator, then with three, then with two of them dead, one of them without a word."""
+    """Every scenario: with one aggregator, then with three, then with the last to come alone. In one scenario of four the
+    first goes without a word, which its group notices after six seconds."""
     script = Script(file)
-    settings = shared_broker.settings(file.stem.replace("_", "-"))
-    cluster = Cluster(service, type("", (), {"settings": lambda self: settings})(), 1, *script.options(tmp_path))
     ticks = sum("tick" in step for step in script.steps)
+    if ticks > TICKS:
+        pytest.skip(f"{file.stem} has {ticks} ticks; HEADROOM_SCENARIOS=all plays it on a cluster too")
+    settings = shared_broker.settings(file.stem.replace("_", "-"), partitions=2)
+    cluster = Cluster(service, type("", (), {"settings": lambda self: settings})(), 1, *script.options(tmp_path))
 
     def rescale(tick):
         if tick == ticks // 3:
@@ -133,8 +141,12 @@ def test_a_cluster_publishes_what_the_engine_computes(shared_broker, service, tm
             cluster.add_aggregator()
         if tick == 2 * ticks // 3:
             # All that the first had is another's now, wherever the scenario's cells lie.
-            cluster.aggregators[0].kill()
-            cluster.aggregators[1].stop()
+            first, second, _ = cluster.aggregators
+            if SCENARIOS.index(file) % 4 == 0:
+                first.kill()
+            else:
+                first.stop()
+            second.stop()
 
     assert play(script, cluster.api.api, [cluster.ingestor.otlp], rescale) > 0
 

@@ -296,6 +296,8 @@ impl Owner {
                     break;
                 };
                 tail = present;
+                // What was asked for before lies in what is passed over now, and will not be read.
+                slices = Slices::default();
             }
             if progress.position != tail.position {
                 progress.position = tail.position;

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use headroom_aggregator::{
     Aggregator, AggregatorOptions, Announce, EventClock, Metrics as EngineMetrics, Outages, SnapshotSink, Status,
@@ -29,6 +29,9 @@ use crate::{clock, collect, events, settings};
 
 /// How often the caretaker looks at most.
 const LOOK: Duration = Duration::from_millis(50);
+
+/// After this time a policy that an engine has not taken is appended again: it may lie in what was passed over.
+const AGAIN: Duration = Duration::from_secs(60);
 
 /// The engines of this process.
 pub(crate) struct Engines {
@@ -223,8 +226,8 @@ impl Caretaker {
         let status = self.shared.aggregator.status();
         let (mut told, mut group) = (status.subscribe(), self.shared.changed.subscribe());
         let owned = self.shared.aggregator.owned();
-        // What this process has appended to a partition since it came here.
-        let mut appended: BTreeMap<u32, Arc<str>> = BTreeMap::new();
+        // What this process has appended to a partition since it came here, and when.
+        let mut appended: BTreeMap<u32, (Arc<str>, Instant)> = BTreeMap::new();
         let mut ready = None;
         loop {
             let held = owned.borrow().clone();
@@ -236,10 +239,10 @@ impl Caretaker {
                 if !progress.caught_up {
                     behind += 1;
                 } else if progress.policy.as_ref() != Some(&policy.hash)
-                    && appended.get(partition) != Some(&policy.hash)
+                    && appended.get(partition).is_none_or(|(hash, at)| *hash != policy.hash || at.elapsed() > AGAIN)
                 {
                     match append_policy(&*self.log, *partition, &policy).await {
-                        Ok(()) => drop(appended.insert(*partition, policy.hash.clone())),
+                        Ok(()) => drop(appended.insert(*partition, (policy.hash.clone(), Instant::now()))),
                         Err(why) => tracing::warn!(partition, why, "trying again"),
                     }
                 }
