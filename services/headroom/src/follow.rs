@@ -33,7 +33,9 @@ pub(crate) fn start(ports: &Ports, engines: Option<&Engines>, read_model: &Arc<R
         (Some(kafka), _) => {
             let status = remote();
             if let Some(log) = kafka.snapshots.as_ref().filter(|_| reads) {
-                tokio::spawn(run(log.clone(), read_model.clone(), status.clone()));
+                // Before anybody can ask: a switch that was thrown is in force from the first answer on.
+                let obeyed = obey(log.modes(), -1, read_model);
+                tokio::spawn(run(log.clone(), read_model.clone(), status.clone(), obeyed));
             }
             status
         }
@@ -43,10 +45,9 @@ pub(crate) fn start(ports: &Ports, engines: Option<&Engines>, read_model: &Arc<R
 }
 
 /// Follows for as long as the process runs; where no engine holds the log, this does.
-async fn run(log: Arc<KafkaSnapshotLog>, read_model: Arc<ReadModel>, status: Arc<Status>) {
+async fn run(log: Arc<KafkaSnapshotLog>, read_model: Arc<ReadModel>, status: Arc<Status>, mut obeyed: i64) {
     let (mut snapshots, mut notes) = (log.subscribe(), log.notes());
     let mut modes = log.modes_changed();
-    let mut obeyed = -1;
     loop {
         // Before the snapshots: an operator who throws the switch does not wait for one.
         modes.borrow_and_update();
