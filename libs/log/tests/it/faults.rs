@@ -148,3 +148,22 @@ fn a_record_that_can_never_fit_is_refused_for_good() {
     let Err(error) = refused else { panic!("{refused:?}") };
     assert!(matches!(error, AppendError::TooLarge { bound_bytes: 1000, .. }) && !error.is_retryable(), "{error:?}");
 }
+
+#[test]
+fn an_engine_that_is_too_far_behind_has_samples_wait_and_ticks_not() {
+    let dir = TempDir::new();
+    let log = dir.log(DiskLogOptions { lag_bytes_max: 100_000, ..small() });
+    let append = |mark| log.append(0, samples(mark, 100)).wait_blocking();
+    // Before it has caught up once, what it is behind is nobody's fault.
+    for mark in 0..100 {
+        assert!(append(mark).is_ok(), "{mark}");
+    }
+    log.set_consumed(0, log.end(0));
+    let refused = (100..200).find_map(|mark| append(mark).err());
+    assert!(matches!(refused, Some(AppendError::Behind { bound_bytes: 100_000, .. })), "{refused:?}");
+    assert!(refused.is_some_and(|error| error.is_retryable() && error.to_string().contains("log.lag_bytes_max")));
+    assert!(log.append(0, tick(10)).wait_blocking().is_ok(), "time goes on");
+    assert_eq!(log.stats(0).unwrap().refused_behind.get(), 1);
+    log.set_consumed(0, log.end(0));
+    assert!(append(200).is_ok(), "it has caught up");
+}
