@@ -58,7 +58,7 @@ fn numbers_in_every_form() {
 fn the_example_of_the_specification() {
     // examples/metrics.json of opentelemetry-proto, with a host and without what is not read.
     let body = br#"{"resourceMetrics":[{"resource":{"attributes":[{"key":"service.name","value":{"stringValue":"my.service"}},
-        {"key":"host.name","value":{"stringValue":"web-1"}}]},"scopeMetrics":[{"scope":{"name":"my.library","version":"1.0.0"},
+        {"key":"host.name","value":{"stringValue":"web-1"}}]},"scopeMetrics":[{"scope":{"name":"my.scope","version":"1.0.0"},
         "metrics":[{"name":"my.counter","unit":"1","description":"I am a Counter","sum":{"aggregationTemporality":1,
         "isMonotonic":true,"dataPoints":[{"asDouble":5,"startTimeUnixNano":"1544712660300000000",
         "timeUnixNano":"1544712660300000000","attributes":[{"key":"my.counter.attr","value":{"stringValue":"some value"}}]}]}},
@@ -71,7 +71,7 @@ fn the_example_of_the_specification() {
     assert_eq!((decoded.report.accepted_points, decoded.report.rejected_points()), (3, 0));
     let names: Vec<&str> = decoded.batch.series.iter().map(|series: &std::sync::Arc<Series>| &*series.metric).collect();
     assert_eq!(names, ["my.counter", "my.histogram", "my.exponential.histogram"]);
-    assert_eq!(decoded.batch.series[0].attribute("otel.scope.name"), Some("my.library"));
+    assert_eq!(decoded.batch.series[0].attribute("otel.scope.name"), Some("my.scope"));
     assert_eq!((decoded.batch.histograms[1].offset, &decoded.batch.histograms[1].buckets[..]), (1, &[0, 2][..]));
 }
 
