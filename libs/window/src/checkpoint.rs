@@ -3,6 +3,10 @@
 //! Two things are not written. Resources are the engine's, which names them again when it reads; lanes follow from the
 //! policy. Of a row only those samples are written that a later tick may read, so that two stores that would answer
 //! alike write alike, whenever each of them forgets.
+//!
+//! The rows of a sender have the same times, since it reports them together, and mostly the same interval and start. So a
+//! row says only in what it differs from the row before it: its values are nearly all that is left to copy, write, sync
+//! and, after a crash, read while somebody waits.
 
 use std::sync::Arc;
 
@@ -17,12 +21,30 @@ use crate::series::{NO_LANES, SeriesTable};
 use crate::store::{Entry, HISTOGRAM, NO_SLOT, REFUSED, ResourceId, ResourceState, UNMATCHED, WindowStore};
 
 /// Version of the form; older ones open, newer ones are refused.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+/// The form in which every row was written in full.
+const IN_FULL: u8 = 1;
 
 const ROW_NONE: u8 = 0;
 const ROW_REFUSED: u8 = 1;
 const ROW_NUMERIC: u8 = 2;
 const ROW_HISTOGRAM: u8 = 3;
+
+/// Interval, flat time and start are those of the row before.
+const SAME_HEAD: u8 = 1;
+/// The times are those of the row before.
+const SAME_TIMES: u8 = 2;
+/// Every value is followed by a start of its own.
+const OWN_STARTS: u8 = 4;
+
+/// What a row may share with the one before it.
+#[derive(Debug, Default)]
+struct RowBefore {
+    interval_ms: u32,
+    flat_since: u32,
+    start_ms: i64,
+    times: Vec<u32>,
+}
 
 impl WindowStore {
     /// Writes the store. Counters, which are metrics, are not part of it.
@@ -32,6 +54,7 @@ impl WindowStore {
         out.put_i64(self.last_tick_ms.unwrap_or(0));
         self.series.encode(out);
         out.put_u32(self.resources.len() as u32);
+        let mut before = RowBefore::default();
         for state in &self.resources {
             out.put_bool(state.is_some());
             let Some(state) = state else { continue };
@@ -54,7 +77,7 @@ impl WindowStore {
                     },
                     row => {
                         out.put_u8(ROW_NUMERIC);
-                        self.encode_row(&self.rows[row as usize], out);
+                        self.encode_row(&self.rows[row as usize], &mut before, out);
                     }
                 }
             }
@@ -79,9 +102,11 @@ impl WindowStore {
         matcher: Arc<dyn LaneMatcher + Send + Sync>,
         mut resource_of: impl FnMut(ResourceId) -> Option<Arc<Resource>>,
     ) -> Result<Self, DecodeError> {
-        if input.get_u8()? != VERSION {
+        let version = input.get_u8()?;
+        if !(IN_FULL..=VERSION).contains(&version) {
             return Err(input.error("version of the window store (written by a newer headroom?)"));
         }
+        let mut before = (version > IN_FULL).then(RowBefore::default);
         let mut store = Self::new(limits, config, policy, matcher);
         let has_ticked = input.get_bool()?;
         store.last_tick_ms = Some(input.get_i64()?).filter(|_| has_ticked);
@@ -99,7 +124,7 @@ impl WindowStore {
             state.high_ms = input.get_i64()?;
             state.slot = input.get_u32()?;
             for _ in 0..input.get_length(5, "series of a resource")? {
-                let entry = store.decode_entry(id, &state.resource, input)?;
+                let entry = store.decode_entry(id, &state.resource, before.as_mut(), input)?;
                 if entry.has_row() {
                     state.rows += 1;
                 } else {
@@ -137,24 +162,44 @@ impl WindowStore {
         Ok(store)
     }
 
-    fn encode_row(&self, row: &Row, out: &mut Encoder) {
+    fn encode_row(&self, row: &Row, before: &mut RowBefore, out: &mut Encoder) {
         let first = self.cut(row).map_or(0, |cut| self.samples.stale(row, cut));
         let view = self.samples.view(row);
+        let samples = first..usize::from(row.len);
+        let same_head =
+            (before.interval_ms, before.flat_since, before.start_ms) == (row.interval_ms, row.flat_since, row.start_ms);
+        let same_times = samples.clone().map(|at| view.time(at)).eq(before.times.iter().copied());
+        let own_starts = row.is_wide();
+        let bit = |is_set: bool, bit: u8| if is_set { bit } else { 0 };
+        out.put_u8(bit(same_head, SAME_HEAD) | bit(same_times, SAME_TIMES) | bit(own_starts, OWN_STARTS));
         out.put_u8(row.flags);
-        out.put_u32(row.interval_ms);
-        out.put_u32(row.flat_since);
-        out.put_i64(row.start_ms);
-        out.put_u8(row.len - first as u8);
-        for at in first..usize::from(row.len) {
-            out.put_u32(view.time(at));
+        if !same_head {
+            out.put_u32(row.interval_ms);
+            out.put_u32(row.flat_since);
+            out.put_i64(row.start_ms);
+            (before.interval_ms, before.flat_since, before.start_ms) = (row.interval_ms, row.flat_since, row.start_ms);
+        }
+        if !same_times {
+            before.times.clear();
+            before.times.extend(samples.clone().map(|at| view.time(at)));
+            out.put_u32s(&before.times);
+        }
+        for at in samples {
             out.put_f64(view.value(at));
-            if row.kind != SeriesKind::Gauge {
+            if own_starts {
                 out.put_i64(view.start(at));
             }
         }
     }
 
-    fn decode_entry(&mut self, id: u32, resource: &Resource, input: &mut Decoder<'_>) -> Result<Entry, DecodeError> {
+    /// `before` is the row before, or `None` where rows were written in full.
+    fn decode_entry(
+        &mut self,
+        id: u32,
+        resource: &Resource,
+        before: Option<&mut RowBefore>,
+        input: &mut Decoder<'_>,
+    ) -> Result<Entry, DecodeError> {
         let series = input.get_u32()?;
         let (kind, snapshots_max) = match self.series.get_mut(series) {
             Some(known) => {
@@ -167,7 +212,14 @@ impl WindowStore {
         let row = match tag {
             ROW_NONE => UNMATCHED,
             ROW_REFUSED => REFUSED,
-            ROW_NUMERIC if !kind.is_histogram() => self.decode_row(id, kind, input)?,
+            ROW_NUMERIC if !kind.is_histogram() => {
+                let row = match before {
+                    Some(before) => self.decode_row(id, kind, before, input)?,
+                    None => self.decode_row_in_full(id, kind, input)?,
+                };
+                self.rows.push(row);
+                (self.rows.len() - 1) as u32
+            }
             ROW_HISTOGRAM if kind.is_histogram() => {
                 self.histograms.push(Some(decode_histogram(id, series, (kind, snapshots_max), input)?));
                 (self.histograms.len() - 1) as u32 | HISTOGRAM
@@ -178,7 +230,38 @@ impl WindowStore {
         Ok(Entry { series, row, lanes })
     }
 
-    fn decode_row(&mut self, id: u32, kind: SeriesKind, input: &mut Decoder<'_>) -> Result<u32, DecodeError> {
+    fn decode_row(
+        &mut self,
+        id: u32,
+        kind: SeriesKind,
+        before: &mut RowBefore,
+        input: &mut Decoder<'_>,
+    ) -> Result<Row, DecodeError> {
+        let shared = input.get_u8()?;
+        let mut row = self.samples.new_row(id, kind);
+        row.flags = input.get_u8()? | flag::LIVE;
+        if shared & SAME_HEAD == 0 {
+            before.interval_ms = input.get_u32()?;
+            before.flat_since = input.get_u32()?;
+            before.start_ms = input.get_i64()?;
+        }
+        (row.interval_ms, row.flat_since) = (before.interval_ms, before.flat_since);
+        row.start_ms = before.start_ms;
+        if shared & SAME_TIMES == 0 {
+            before.times = input.get_u32s()?;
+            if before.times.len() > SAMPLES_PER_ROW_MAX {
+                return Err(input.error("number of samples"));
+            }
+        }
+        for time in &before.times {
+            let value = input.get_f64()?;
+            let start_ms = if shared & OWN_STARTS != 0 { input.get_i64()? } else { before.start_ms };
+            self.samples.insert(&mut row, *time, start_ms, value, None);
+        }
+        Ok(row)
+    }
+
+    fn decode_row_in_full(&mut self, id: u32, kind: SeriesKind, input: &mut Decoder<'_>) -> Result<Row, DecodeError> {
         let mut row = self.samples.new_row(id, kind);
         row.flags = input.get_u8()? | flag::LIVE;
         row.interval_ms = input.get_u32()?;
@@ -194,8 +277,7 @@ impl WindowStore {
             let start_ms = if kind == SeriesKind::Gauge { 0 } else { input.get_i64()? };
             self.samples.insert(&mut row, time, start_ms, value, None);
         }
-        self.rows.push(row);
-        Ok((self.rows.len() - 1) as u32)
+        Ok(row)
     }
 }
 
