@@ -151,6 +151,14 @@ impl Tail {
         self.stats.tail_bytes.set(state.bytes);
     }
 
+    /// Lets go of what was read for good: whoever still wants it reads the disk. Memory that was written a moment ago goes
+    /// back to who writes next, while it is still near.
+    pub(crate) fn let_go_before(&self, position: u64) {
+        let mut state = lock(&self.state);
+        while state.first < position && state.forget_first().is_some() {}
+        self.stats.tail_bytes.set(state.bytes);
+    }
+
     pub(crate) fn raise_floor(&self, floor: u64) {
         let mut state = lock(&self.state);
         state.floor = state.floor.max(floor);

@@ -1,11 +1,38 @@
 //! Reading a request's body: bounded in size, in time and in what all requests together hold.
 
+use std::sync::{Mutex, PoisonError};
+
 use bytes::{Bytes, BytesMut};
 use http_body::Body;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
 use crate::admission::{Bound, Budget, Held, UNIT_BYTES};
+
+/// Buffers kept for the bodies to come, and the largest that is kept. There are never more in use than requests that
+/// arrive at once; what a fleet sends every ten seconds needs no more room than this.
+const BUFFERS_KEPT_MAX: usize = 16;
+const KEPT_BYTES_MAX: usize = 1 << 20;
+
+/// Memory for bodies that come in pieces, used again: fresh pages for every body would cost as much as decoding it.
+#[derive(Debug, Default)]
+pub(crate) struct Buffers(Mutex<Vec<BytesMut>>);
+
+impl Buffers {
+    fn borrow(&self) -> BytesMut {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default()
+    }
+
+    /// Takes back the memory of a body, if it came from here and nobody else holds it.
+    pub(crate) fn give_back(&self, bytes: Bytes) {
+        let Ok(mut buffer) = bytes.try_into_mut() else { return };
+        buffer.clear();
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if buffer.capacity() <= KEPT_BYTES_MAX && kept.len() < BUFFERS_KEPT_MAX {
+            kept.push(buffer);
+        }
+    }
+}
 
 /// Why a body was not read.
 #[derive(Debug)]
@@ -38,7 +65,7 @@ pub(crate) type Announced = fn(&[u8]) -> Option<u64>;
 pub(crate) async fn read(
     mut body: Incoming,
     bound: Bound,
-    budget: &Budget,
+    (budget, buffers): (&Budget, &Buffers),
     timeout: std::time::Duration,
     by_first_bytes: Announced,
 ) -> Result<Read, BodyError> {
@@ -74,7 +101,9 @@ pub(crate) async fn read(
                 None if whole.is_empty() => first = Some(data),
                 None => whole.extend_from_slice(&data),
                 Some(head) => {
-                    whole.reserve(head.len() + data.len());
+                    whole = buffers.borrow();
+                    let known = announced.map_or(0, |length| length.min(KEPT_BYTES_MAX as u64) as usize);
+                    whole.reserve(known.max(head.len() + data.len()));
                     whole.extend_from_slice(&head);
                     whole.extend_from_slice(&data);
                 }

@@ -70,7 +70,7 @@ async fn export(ingestor: &Ingestor, kind: Kind, peer: &Peer, request: Request<I
     let limits = ingestor.limits();
     let bound = Bound { name: "grpc_message_bytes_max", bytes: limits.grpc_message_bytes_max };
     let framed = Bound { bytes: bound.bytes.saturating_add(PREFIX_BYTES as u64), ..bound };
-    let mut read = body::read(incoming, framed, ingestor.budget(), limits.request_timeout, framed_bytes).await?;
+    let mut read = body::read(incoming, framed, ingestor.room(), limits.request_timeout, framed_bytes).await?;
     ingestor.metrics().received(Transport::Grpc, read.bytes.len());
     ingestor.access().charge(&caller, read.bytes.len());
     if read.bytes.len() < PREFIX_BYTES {

@@ -18,7 +18,7 @@ use tracing::Instrument;
 
 use crate::admission::{Bound, Budget, Held, Limits};
 use crate::answer::Refusal;
-use crate::body::{BodyError, Read};
+use crate::body::{BodyError, Buffers, Read};
 use crate::metrics::{Metrics, Transport};
 use crate::refusals::{Refusals, Refused, sender_of};
 use crate::{grpc, http as otlp_http, sink};
@@ -75,6 +75,7 @@ pub struct Ingestor {
     log: Arc<dyn SampleLog>,
     options: IngestorOptions,
     budget: Budget,
+    buffers: Buffers,
     decoders: Mutex<Vec<Decoder>>,
     metrics: Metrics,
     refusals: Refusals,
@@ -86,7 +87,17 @@ impl Ingestor {
     pub fn new(log: Arc<dyn SampleLog>, options: IngestorOptions, metrics: Metrics) -> Self {
         let budget = Budget::new(options.limits.inflight_bytes_max);
         let access = Access::open(metrics.telemetry());
-        Self { log, options, budget, decoders: Mutex::default(), metrics, refusals: Refusals::default(), access }
+        let buffers = Buffers::default();
+        Self {
+            log,
+            options,
+            budget,
+            buffers,
+            decoders: Mutex::default(),
+            metrics,
+            refusals: Refusals::default(),
+            access,
+        }
     }
 
     /// The same, for those whom `access` lets in.
@@ -114,8 +125,9 @@ impl Ingestor {
         self.refusals.list()
     }
 
-    pub(crate) fn budget(&self) -> &Budget {
-        &self.budget
+    /// What bodies under way may hold together, and where their memory comes from.
+    pub(crate) fn room(&self) -> (&Budget, &Buffers) {
+        (&self.budget, &self.buffers)
     }
 
     /// The counters.
@@ -178,7 +190,7 @@ impl Ingestor {
                 self.return_decoder(decoder);
                 let decoded = decoded?;
                 drop(protobuf);
-                drop(bytes);
+                self.buffers.give_back(bytes);
                 sink::append(&*self.log, decoded.batch).await?;
                 self.metrics.points(transport, &decoded.report);
                 if let Some(message) = &decoded.report.message {

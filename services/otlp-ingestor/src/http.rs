@@ -65,7 +65,7 @@ async fn export(
     };
     let limits = ingestor.limits();
     let bound = Bound { name: "body_bytes_max", bytes: limits.body_bytes_max };
-    let read = body::read(incoming, bound, ingestor.budget(), limits.request_timeout, |_| None).await?;
+    let read = body::read(incoming, bound, ingestor.room(), limits.request_timeout, |_| None).await?;
     ingestor.metrics().received(Transport::Http, read.bytes.len());
     ingestor.access().charge(&caller, read.bytes.len());
     let bound = Bound { name: "body_decompressed_bytes_max", bytes: limits.body_decompressed_bytes_max };

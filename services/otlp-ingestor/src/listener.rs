@@ -24,6 +24,10 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// that one a minute does not connect, and shake hands, each time.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 
+/// What is read from a connection at once over HTTP/1, and how long a head may be. A body comes in so many pieces and is
+/// put together in memory that was used before; a buffer for all of it would be new, and grown by copying, every time.
+const READ_BYTES: usize = 64 << 10;
+
 /// Streams of one HTTP/2 connection.
 const STREAMS_MAX: u32 = 64;
 
@@ -100,7 +104,7 @@ pub async fn serve(listener: Listener, ingestor: Arc<Ingestor>, mut shutdown: wa
             let _open = ingestor.metrics().connection(name);
             let mut builder = auto::Builder::new(TokioExecutor::new());
             // hyper's timeout runs between requests as well; for heads alone there is the deadline around the socket.
-            builder.http1().timer(TokioTimer::new()).header_read_timeout(IDLE_TIMEOUT).max_buf_size(1 << 20);
+            builder.http1().timer(TokioTimer::new()).header_read_timeout(IDLE_TIMEOUT).max_buf_size(READ_BYTES);
             builder
                 .http2()
                 .timer(TokioTimer::new())

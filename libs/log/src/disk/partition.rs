@@ -161,6 +161,7 @@ impl Partition {
     /// The engine has read everything before `position`.
     pub(super) fn set_consumed(&self, position: u64) {
         self.consumed.store(position, Ordering::Relaxed);
+        self.tail.let_go_before(position);
     }
 
     /// The answer while the engine is too far behind. Looking at the tail's bytes takes its lock, so that is left for
