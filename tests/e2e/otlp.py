@@ -39,7 +39,10 @@ def points(message):
     )
 
 
-def request_of(host, moment, busy_seconds=10.0, idle_seconds=90.0, started=0):
+CUMULATIVE, DELTA = 2, 1
+
+
+def request_of(host, moment, busy_seconds=10.0, idle_seconds=90.0, started=0, temporality=CUMULATIVE):
     """One host with one CPU: the least from which a health score follows. `moment` and `started` are Unix seconds."""
     message = ExportMetricsServiceRequest()
     resource = message.resource_metrics.add()
@@ -48,7 +51,7 @@ def request_of(host, moment, busy_seconds=10.0, idle_seconds=90.0, started=0):
         name.value.string_value = host
     scope = resource.scope_metrics.add()
     metric = scope.metrics.add(name="system.cpu.time", unit="s")
-    metric.sum.aggregation_temporality = 2
+    metric.sum.aggregation_temporality = temporality
     metric.sum.is_monotonic = True
     for state, seconds in (("user", busy_seconds), ("idle", idle_seconds)):
         point = metric.sum.data_points.add(

@@ -1,6 +1,8 @@
 """Everybody who reads the log dies while it is filled: the present does not wait for what was missed, and none of it is
 lost."""
 
+import datetime
+import os
 import time
 
 import otlp
@@ -86,11 +88,50 @@ def test_decisions_do_not_wait_for_a_backlog(kafka, service, tmp_path):
     wait_until(all_known, "every host is known again", every=0.5)
 
 
+#: Seconds for which brokers are away: longer than a transaction may take, so that what was under way can never end.
+AWAY = int(os.environ.get("HEADROOM_OUTAGE_SECONDS", "75"))
+
+
+class OnEventTime:
+    """The same hosts on the senders' time: ten minutes of it pass while the brokers are away, however long that is here."""
+
+    START = datetime.datetime(2026, 11, 21, 10, 0, tzinfo=datetime.timezone.utc)
+
+    def __init__(self, subject, oracle):
+        self.subject, self.oracle = subject, oracle
+
+    def request(self, seconds):
+        """Deltas: counted twice, or not at all, the rate is another."""
+        whole, epoch = otlp.ExportMetricsServiceRequest(), int(self.START.timestamp())
+        for number, host in enumerate(HOSTS):
+            busy, until = 10 * number / len(HOSTS), epoch + seconds - 1
+            whole.MergeFrom(otlp.request_of(host, until, busy, 10 - busy, until - 10, otlp.DELTA))
+        return whole.SerializeToString()
+
+    def send(self, seconds):
+        """As senders do, until it is acknowledged."""
+        body = self.request(seconds)
+        assert self.oracle.push(body).status == 200
+        wait_until(lambda: self.subject.push(body).status == 200, "samples are taken", 90, every=0.2)
+
+    def tick(self, seconds):
+        moment = self.START + datetime.timedelta(seconds=seconds)
+        assert self.oracle.advance(moment).status == 200
+        wait_until(lambda: self.subject.advance(moment).status == 200, "the clock moves", 90, every=0.2)
+        mine, theirs = (each.get("/v1/snapshot?cell=default").json() for each in (self.subject, self.oracle))
+        assert mine == theirs, seconds
+
+
 def test_brokers_that_were_away_are_waited_for(kafka, service):
-    """Longer than a transaction may take: what was under way then can never end, and everybody goes on all the same."""
+    """What was under way when they went can never end, and everybody goes on all the same; what senders kept meanwhile
+    gives what it would have given in time."""
     broker = kafka()
     shared = [*broker.settings(partitions=2), "--tick", "1"]
     one = service(*shared, "--set", "engine.checkpoint_seconds=2")
+    story = OnEventTime(service("--time", "event", *broker.settings("event", partitions=2)), service("--time", "event"))
+    for seconds in range(10, 60, 10):
+        story.send(seconds)
+        story.tick(seconds)
 
     def push_all():
         push(one)
@@ -100,15 +141,17 @@ def test_brokers_that_were_away_are_waited_for(kafka, service):
     wait_until(lambda: push_all() and one.servers() == set(HOSTS), "all hosts are scored", every=0.5)
     broker.kill(1)
     away = time.monotonic()
+    # Nothing is acknowledged that is not with the brokers.
+    assert story.subject.push(story.request(60)).status == 503
 
     def long_enough():
         # Probes and metrics must not wait for brokers, or whoever watches them ends the process.
         asked = time.monotonic()
         assert one.get("/livez").status == 200 and one.get("/metrics").status == 200
         assert time.monotonic() - asked < 5
-        return time.monotonic() - away > 75
+        return time.monotonic() - away > AWAY
 
-    wait_until(long_enough, "the brokers were away for longer than a transaction", 90, every=1)
+    wait_until(long_enough, "the brokers were away for longer than a transaction", AWAY + 15, every=1)
     before = epoch()
     assert one.get("/v1/cells").json()["items"][0]["stale"]
     broker.start(1)
@@ -123,3 +166,9 @@ def test_brokers_that_were_away_are_waited_for(kafka, service):
 
     wait_until(all_fresh, "what every host reports now is seen", 60, every=0.5)
     assert one.metric("headroom_engine_failures_total") in (None, 0)
+
+    for seconds in range(60, 660, 10):
+        story.send(seconds)
+    for seconds in range(660, 720, 10):
+        story.send(seconds)
+        story.tick(seconds)
