@@ -5,6 +5,7 @@ mod fixture;
 use std::sync::Arc;
 
 use fixture::{EPOCH, snapshot, table};
+use headroom_model::coverage::COVERAGE_UNKNOWN;
 use headroom_model::snapshot::ServerTable;
 use headroom_model::{CellSnapshot, Timestamp};
 use headroom_read_model::{Applied, CellView, HISTORY_SECONDS, Lookup, ReadModel};
@@ -291,6 +292,7 @@ fn roll_ups_count_states_and_shares_per_pool() {
     let servers = table(&[("a", &[], "web"), ("b", &[], "web"), ("c", &[], "db")]);
     let mut snapshot = with_would_admit(snapshot("eu-1", EPOCH, servers), 0, 0.5);
     snapshot.health.score = vec![0.2, f32::NAN, 0.8];
+    snapshot.coverage = vec![50, COVERAGE_UNKNOWN, 0];
     snapshot.health.load_state[1] = 0;
     model.apply(snapshot);
     let view = view(&model);
@@ -299,5 +301,8 @@ fn roll_ups_count_states_and_shares_per_pool() {
     assert!(pools[0].0 == 0 && pools[0].2.is_nan());
     let cell = view.rollup();
     assert_eq!((cell.servers, cell.score_median, cell.classes[1].limited), (3, 0.2, 1));
+    assert_eq!(cell.coverage_mean, 0.25);
+    let coverage: Vec<_> = view.pool_rollups().iter().map(|pool| pool.coverage_mean).collect();
+    assert!(coverage[0].is_nan() && coverage[1..] == [0.5, 0.0], "{coverage:?}");
     assert!((cell.classes[1].would_admit_mean - 2.5 / 3.0).abs() < 1e-9);
 }
