@@ -11,7 +11,6 @@ mod access;
 mod cache;
 mod cursor;
 mod error;
-mod first_bytes;
 mod openapi;
 mod ports;
 mod request;
