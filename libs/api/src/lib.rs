@@ -22,7 +22,7 @@ mod snapshot_cache;
 mod stall;
 mod state;
 
-pub use access::guarded;
+pub use access::{guarded, guarded_alone};
 pub use openapi::{openapi, openapi_json};
 pub use ports::{
     Ack, BoxFuture, ClockError, CommandError, Commands, Observer, PolicyText, RemoveServer, SetMode, Unobserved,
