@@ -100,6 +100,12 @@ class Headroom:
         self.home.mkdir(parents=True, exist_ok=True)
 
     def start(self, seconds=30.0):
+        self.launch()
+        wait_until(self.ready, "GET /readyz answers 200", seconds)
+        return self
+
+    def launch(self):
+        """Starts it, and waits for nothing."""
         command = [
             # The service dies with the tests, however they end.
             *("setpriv", "--pdeathsig", "KILL", "--"),
@@ -113,8 +119,6 @@ class Headroom:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.environment
             )
-        wait_until(self.ready, "GET /readyz answers 200", seconds)
-        return self
 
     def ready(self):
         if self.process.poll() is not None:

@@ -22,6 +22,10 @@ def test_a_cluster_answers_as_one_process_does(kafka, service):
     # Two aggregators share the partitions; a third joins and the first dies in the middle of the story.
     cluster = Cluster(service, broker, 2, "--time", "event")
     wait_until(lambda: all(cluster.owned(each) == 2 for each in cluster.aggregators), "both have their share")
+    for without_api in (cluster.ingestor, cluster.aggregators[0]):
+        for answer, status in ((without_api.get("/v1/cells"), 404), (without_api.post("/livez", {}), 405)):
+            assert answer.status == status, answer
+            assert answer.headers["Content-Type"] == "application/problem+json", answer
 
     def disturb(step):
         if step == 2:

@@ -17,6 +17,7 @@ use tokio::sync::{Semaphore, watch};
 use crate::callers::{Callers, Grant, TOKEN_BYTES_MAX};
 use crate::certificate::CertificateNames;
 use crate::denial::Denial;
+use crate::heads::{HeadDeadline, Requests};
 use crate::rate::{Account, CALLERS_TRACKED_MAX, Meter, RateTable, Rates};
 use crate::scope::{Scope, Scopes};
 use crate::stream::Stream;
@@ -192,6 +193,14 @@ impl Access {
             self.0.telemetry.counter(&catalog::LISTENER_REFUSED, [listener, error.bound()]).inc();
             tracing::debug!(listener, %address, %error, "a connection was not taken");
         })
+    }
+
+    /// Ends a connection when the head of a request does not come in time. Whoever serves it says of each request when it
+    /// begins and when it is answered.
+    pub fn await_heads<T>(&self, listener: &str, stream: T, timeout: Duration) -> (HeadDeadline<T>, Arc<Requests>) {
+        let requests = Arc::new(Requests::default());
+        let late = self.0.telemetry.counter(&catalog::LISTENER_REFUSED, [listener, "head_timeout"]);
+        (HeadDeadline::new(stream, requests.clone(), timeout, late), requests)
     }
 
     async fn shake_hands<T>(

@@ -8,7 +8,7 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use headroom_access::{Access, Caller, Peer, Scope, Surface};
-use http::Method;
+use http::{Method, Uri};
 use utoipa::openapi::OpenApi;
 
 use crate::error::ApiError;
@@ -77,20 +77,30 @@ pub(crate) fn admit(access: &Access, request: &Request, needs: Scope) -> Result<
     Ok(access.admit(Surface::Http, &peer(request), request.headers(), needs)?)
 }
 
-/// The probes and `/metrics`, which are served beside the API: probes are for everybody, since those who probe have no
+/// The probes and `/metrics`, to be served beside the API: probes are for everybody, since those who probe have no
 /// secrets, and `/metrics` needs the scope `read` unless it is configured open.
 pub fn guarded(probes: Router, access: Access) -> Router {
-    probes.layer(from_fn_with_state(access, guard))
+    probes
+        .method_not_allowed_fallback(|method: Method| async move { ApiError::method_not_allowed(method.as_str()) })
+        .layer(from_fn_with_state(access, guard))
+}
+
+/// The same, to be served by a process without the API, which has nothing else.
+pub fn guarded_alone(probes: Router, access: Access) -> Router {
+    guarded(probes.fallback(|uri: Uri| async move { ApiError::no_api(uri.path()) }), access)
 }
 
 async fn guard(State(access): State<Access>, request: Request, next: Next) -> Response {
     let is_metrics = request.extensions().get::<MatchedPath>().is_some_and(|path| path.as_str() == "/metrics");
-    if !is_metrics || access.has_open_metrics() {
-        return next.run(request).await;
-    }
     let (path, method) = (request.uri().path().to_owned(), request.method().clone());
-    match admit(&access, &request, Scope::Read) {
-        Ok(_) => next.run(request).await,
-        Err(error) => render_problem(error.into_response(), &path, &method),
-    }
+    let admitted = if is_metrics && !access.has_open_metrics() {
+        admit(&access, &request, Scope::Read).map(|_| ())
+    } else {
+        Ok(())
+    };
+    let response = match admitted {
+        Ok(()) => next.run(request).await,
+        Err(error) => error.into_response(),
+    };
+    render_problem(response, &path, &method)
 }

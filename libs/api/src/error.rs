@@ -52,6 +52,15 @@ impl ApiError {
         Self::new(StatusCode::NOT_FOUND, "no-route", "No such route", detail)
     }
 
+    /// A path of a process that has only probes and metrics.
+    pub(crate) fn no_api(path: &str) -> Self {
+        let detail = format!(
+            "nothing lies at {path}; this process answers /livez, /readyz and /metrics, and the API is where the role \
+             health-api runs"
+        );
+        Self::new(StatusCode::NOT_FOUND, "no-route", "No such route", detail)
+    }
+
     pub(crate) fn method_not_allowed(method: &str) -> Self {
         let detail = format!("the path exists, but not for {method}; the header Allow names its methods");
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "Method not allowed", detail)

@@ -11,7 +11,6 @@ mod access;
 mod cache;
 mod cursor;
 mod error;
-mod first_bytes;
 mod openapi;
 mod ports;
 mod request;
@@ -23,7 +22,7 @@ mod snapshot_cache;
 mod stall;
 mod state;
 
-pub use access::guarded;
+pub use access::{guarded, guarded_alone};
 pub use openapi::{openapi, openapi_json};
 pub use ports::{
     Ack, BoxFuture, ClockError, CommandError, Commands, Observer, PolicyText, RemoveServer, SetMode, Unobserved,

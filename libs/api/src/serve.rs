@@ -19,12 +19,15 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
-use crate::first_bytes::FirstBytes;
 use crate::stall::StallGuard;
 use crate::state::ApiLimits;
 
 /// What is left of a request when the service stops has this long to end.
 const DRAIN: Duration = Duration::from_secs(5);
+
+/// How long an HTTP/1 connection may be silent between requests: longer than anybody leaves between two questions, so
+/// that who renews its decisions does not connect, and shake hands, each time.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// After an error of `accept` (no file handles left, mostly) the next try waits this long.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -42,7 +45,8 @@ pub async fn serve(
     let mut builder = Builder::new(TokioExecutor::new());
     // hyper wants at least 8 KiB; what is over the bounds and still fits is refused by the router, with a problem.
     let head_bytes_max = (limits.uri_bytes_max + limits.header_bytes_max).saturating_mul(2).max(16 << 10);
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(limits.body_timeout).max_buf_size(head_bytes_max);
+    // hyper's timeout runs between requests as well; for heads alone there is the deadline around the socket.
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(IDLE_TIMEOUT).max_buf_size(head_bytes_max);
     builder
         .http2()
         .timer(TokioTimer::new())
@@ -80,10 +84,21 @@ pub async fn serve(
             };
             let Ok((stream, peer)) = shaken else { return };
             let peer = Arc::new(peer);
-            let io = TokioIo::new(StallGuard::new(FirstBytes::new(stream, head_timeout), stall_timeout));
-            let service = TowerToHyperService::new(router.map_request(move |mut request: Request<Incoming>| {
+            let (stream, requests) = access.await_heads(name, stream, head_timeout);
+            let io = TokioIo::new(StallGuard::new(stream, stall_timeout));
+            let begun = requests.clone();
+            let service = router.map_request(move |mut request: Request<Incoming>| {
+                begun.begin();
                 request.extensions_mut().insert(peer.clone());
                 request
+            });
+            let service = TowerToHyperService::new(service.map_future(move |answer| {
+                let requests = requests.clone();
+                async move {
+                    let answer = answer.await;
+                    requests.answered();
+                    answer
+                }
             }));
             let connection = watcher.watch(builder.serve_connection(io, service));
             if let Err(error) = connection.await {

@@ -52,7 +52,7 @@ pub struct ApiLimits {
     pub snapshot_streams_max: usize,
     /// A snapshot that is streamed must have been read by then.
     pub snapshot_stream_timeout: Duration,
-    /// A body must have come by then.
+    /// A body must have come by then, and the head of a request too.
     pub body_timeout: Duration,
     /// A connection whose peer takes nothing for this long is closed.
     pub write_stall_timeout: Duration,

@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 
 use axum::body::Body;
 use headroom_access::{Access, Scope};
-use headroom_api::{ApiLimits, guarded, openapi_json};
+use headroom_api::{ApiLimits, guarded, guarded_alone, openapi_json};
 use headroom_config::{Auth, SecuritySection};
 use headroom_model::Timestamp;
 use headroom_telemetry::{Readiness, Telemetry, probes};
@@ -184,6 +184,39 @@ async fn pages_and_probes_are_for_everybody_and_metrics_for_readers() {
             assert_eq!(answer.status().as_u16(), expected, "{path} {authorization:?}");
         }
     }
+}
+
+/// Whoever asks a process for what it does not have is told so in the same form everywhere.
+#[tokio::test]
+async fn probes_refuse_in_problems_like_the_api_beside_them_or_alone() {
+    let probes = || probes::router(Telemetry::default(), Readiness::default());
+    let beside = guarded(probes(), Access::default()).merge(Service::new().router);
+    let alone = guarded_alone(probes(), Access::default());
+    for (method, path, status, kind, router) in [
+        (Method::POST, "/livez", 405, "method-not-allowed", &beside),
+        (Method::POST, "/livez", 405, "method-not-allowed", &alone),
+        (Method::PUT, "/readyz", 405, "method-not-allowed", &alone),
+        (Method::DELETE, "/metrics", 405, "method-not-allowed", &alone),
+        (Method::GET, "/nothing", 404, "no-route", &beside),
+        (Method::GET, "/v1/cells", 404, "no-route", &alone),
+        (Method::POST, "/", 404, "no-route", &alone),
+    ] {
+        let request = Request::builder().method(&method).uri(path).body(Body::empty()).expect("a request");
+        let (head, body) = router.clone().oneshot(request).await.expect("the router never fails").into_parts();
+        let body = body.collect().await.expect("the body ends").to_bytes();
+        let problem: Value = serde_json::from_slice(&body).unwrap_or_else(|error| panic!("{method} {path}: {error}"));
+        assert_eq!(head.headers["content-type"], "application/problem+json", "{method} {path}");
+        assert_eq!(
+            (head.status.as_u16(), problem["type"].as_str(), problem["instance"].as_str()),
+            (status, Some(&*format!("/problems/{kind}")), Some(path)),
+            "{method} {path}"
+        );
+        assert_eq!(head.headers.get("allow").map(|allow| allow == "GET,HEAD"), (status == 405).then_some(true));
+    }
+    let head = Request::head("/nothing").body(Body::empty()).expect("a request");
+    let answer = alone.oneshot(head).await.expect("the router never fails");
+    assert_eq!(answer.status().as_u16(), 404);
+    assert!(answer.into_body().collect().await.expect("the body ends").to_bytes().is_empty());
 }
 
 #[tokio::test]

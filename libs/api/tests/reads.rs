@@ -51,7 +51,7 @@ async fn the_record_is_the_contract() {
         "epoch": EPOCH, "asOf": "2026-11-21T10:00:10Z", "validUntil": "2026-11-21T10:01:10Z", "stale": false,
         "policyHash": "b1946ac9", "mode": "observe",
         "healthScore": 0.44, "pressure": 1.12, "loadState": "overloaded", "faultState": "ok", "placement": "avoid",
-        "stateSince": "2026-11-21T09:58:40Z", "confidence": 0.96, "lastSampleAgeSeconds": 3.1, "flags": [],
+        "stateSince": "2026-11-21T09:58:40Z", "confidence": 0.96, "lastSampleAgeSeconds": 3.1, "coverage": 0.67, "flags": [],
         "reasons": [{
             "code": "disk_latency_high", "family": "disk", "signal": "disk_await_p95", "value": 0.031, "unit": "s",
             "threshold": 0.025, "pressure": 1.12, "windowSeconds": 30.0, "samples": 3, "ageSeconds": 3.1,
@@ -103,6 +103,7 @@ async fn stale_data_is_unknown_never_healthy() {
     assert_eq!(record["signals"][0]["status"], "missing");
     let cell = service.get("/v1/cells/eu-1").await.json();
     assert_eq!((&cell["loadStates"]["unknown"], &cell["healthScoreMin"]), (&json!(3), &json!(null)));
+    assert_eq!(cell["coverageMean"], json!(null));
     assert_eq!(service.get("/v1/servers?loadState=normal").await.servers("items"), [""; 0]);
     assert_eq!(service.get("/v1/servers?loadState=unknown").await.servers("items").len(), 3);
 }
@@ -123,7 +124,7 @@ async fn a_name_in_two_cells_answers_409_and_lists_them() {
 #[tokio::test]
 async fn lists_filter_sort_and_page() {
     let service = service();
-    service.read_model.apply(snapshot("us-1", EPOCH - 10, table(&[("api-1", &[], "web")])));
+    service.read_model.apply(snapshot("us-1", EPOCH + 10, table(&[("api-1", &[], "web")])));
     for (query, expected) in [
         ("", vec!["db-1", "web-17", "web-18", "api-1"]),
         ("?cell=eu-1&pool=web", vec!["web-17", "web-18"]),
@@ -139,7 +140,7 @@ async fn lists_filter_sort_and_page() {
     let list = service.get("/v1/servers").await.json();
     assert_eq!(
         (&list["epoch"], &list["asOf"], &list["nextCursor"]),
-        (&json!(EPOCH - 10), &json!("2026-11-21T10:00:00Z"), &json!(null))
+        (&json!(EPOCH), &json!("2026-11-21T10:00:10Z"), &json!(null))
     );
     for sort in ["server", "healthScore", "-healthScore", "pressure", "-pressure"] {
         let all = service.get(&format!("/v1/servers?sort={sort}")).await.servers("items");
@@ -298,6 +299,9 @@ async fn a_snapshot_as_arrow_reads_back() {
     assert_eq!(names, ["web-17", "db-1", "web-18"]);
     assert_eq!(batch["healthScore"].as_primitive::<Float32Type>().value(0), 0.44);
     assert_eq!(batch["wouldAdmitFraction.discretionary"].as_primitive::<Float32Type>().values(), &[0.62, 1.0, 1.0]);
+    let coverage = batch["coverage"].as_dictionary::<Int8Type>();
+    let coverage = coverage.downcast_dict::<arrow_array::Float32Array>().expect("shares").into_iter();
+    assert_eq!(coverage.collect::<Vec<_>>(), [Some(0.67), Some(1.0), Some(1.0)]);
     let states = batch["loadState"].as_dictionary::<Int8Type>();
     let states: Vec<_> =
         states.downcast_dict::<arrow_array::StringArray>().expect("text").into_iter().flatten().collect();
@@ -358,6 +362,7 @@ async fn cells_and_pools_roll_up() {
     let cell = &cells["items"][0];
     assert_eq!((&cell["cell"], &cell["servers"], &cell["pools"]), (&json!("eu-1"), &json!(3), &json!(["db", "web"])));
     assert_eq!((&cell["loadStates"]["overloaded"], &cell["healthScoreMin"]), (&json!(1), &json!(0.44)));
+    assert_eq!(cell["coverageMean"], json!(0.89));
     assert_eq!(cell["toleratedShares"][1]["limitedServers"], 1);
     let pools = service.get("/v1/pools?cell=eu-1").await.json();
     let names: Vec<_> = pools["items"].as_array().into_iter().flatten().map(|p| (&p["pool"], &p["servers"])).collect();

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use headroom_access::Access;
 use headroom_api::{ApiLimits, serve};
+use headroom_telemetry::Telemetry;
 use support::Service;
 use support::fixture::{EPOCH, snapshot, table};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -39,21 +40,36 @@ async fn a_shutdown_ends_open_streams_and_then_the_listener() {
     server.await.expect("the service ends");
 }
 
-/// hyper has no timer for the bytes by which it tells HTTP/1 from HTTP/2.
+/// hyper has no timer for the bytes by which it tells HTTP/1 from HTTP/2, and one that begins anew once it can.
 #[tokio::test]
-async fn a_connection_that_says_nothing_gives_its_place_back() {
+async fn a_connection_without_a_head_gives_its_place_back() {
     let service = Service::new();
+    let telemetry = Telemetry::default();
+    let access = Access::open(&telemetry);
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("an address");
     let limits = ApiLimits { connections_max: 1, body_timeout: Duration::from_millis(50), ..ApiLimits::default() };
     let (router, shutdown) = (service.router.clone(), service.shutdown.clone());
-    tokio::spawn(async move { serve("http", listener, router, Access::default(), &limits, shutdown).await });
-    for beginning in ["", "PRI * HTTP/2.0"] {
+    tokio::spawn(async move { serve("http", listener, router, access, &limits, shutdown).await });
+    for beginning in ["", "PRI * HTTP/2.0", "G", "GET /v1/cells HTTP/1.1\r\nHost"] {
         let mut silent = TcpStream::connect(address).await.expect("the service listens");
         silent.write_all(beginning.as_bytes()).await.expect("the bytes are taken");
         let mut rest = Vec::new();
         let _ = silent.read_to_end(&mut rest).await;
         assert_eq!(rest, b"", "{beginning}");
+    }
+    let late = "headroom_listener_refused_connections_total{listener=\"http\",bound=\"head_timeout\"} 4\n";
+    assert!(telemetry.render().contains(late), "{}", telemetry.render());
+    let mut idle = BufReader::new(TcpStream::connect(address).await.expect("the service listens"));
+    for _ in 0..2 {
+        idle.write_all(b"GET /v1/cells HTTP/1.1\r\nHost: x\r\n\r\n").await.expect("the request is taken");
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            assert_ne!(idle.read_line(&mut head).await.expect("a line"), 0, "the head ends");
+        }
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).expect("a length");
+        let mut body = vec![0; length.parse().expect("a number")];
+        idle.read_exact(&mut body).await.expect("the body is whole");
     }
 }
 

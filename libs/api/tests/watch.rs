@@ -121,13 +121,42 @@ async fn a_stream_resumes_after_the_last_event_and_begins_anew_where_that_is_too
     }
 }
 
+/// A new cell is news to those who follow, and no reason to begin anew.
+#[tokio::test(start_paused = true)]
+async fn a_new_cell_is_told_as_changes_to_whoever_was_told_of_the_others() {
+    let service = Service::new();
+    service.read_model.apply(quiet(EPOCH));
+    let mut follower = Events::open(&service, "", None).await;
+    follower.next().await.expect("an event");
+    let poll = format!("/v1/watch?wait=30s&since={EPOCH}");
+    let moves = async {
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        service.read_model.apply(snapshot("us-1", EPOCH + 10, table(&[("db-1", &[], "db")])));
+        service.read_model.apply(quiet(EPOCH + 10));
+    };
+    let (polled, ()) = tokio::join!(service.get(&poll), moves);
+    let asked = service.get(&format!("/v1/decisions?since={EPOCH}")).await;
+    for answer in [polled, asked] {
+        assert_eq!((answer.status.as_u16(), answer.servers("items")), (200, vec!["db-1".to_owned(); 2]));
+        assert_eq!(answer.json()["epoch"], EPOCH + 10);
+    }
+    let mut resumed = Events::open(&service, &format!("?since={EPOCH}"), None).await;
+    for events in [&mut follower, &mut resumed] {
+        let mut told = Vec::new();
+        while told.is_empty() {
+            told = names(&events.next().await.expect("an event").1, "items");
+        }
+        assert_eq!(told, ["db-1", "db-1"]);
+    }
+}
+
 /// A round over two cells, in pieces: only its last event has an id, so that a break in the middle loses nothing.
 #[tokio::test]
 async fn only_the_last_event_of_a_round_has_an_id() {
     let limits = ApiLimits { event_items_max: 2, ..ApiLimits::default() };
     let service = Service::with(true, limits);
-    service.read_model.apply(quiet(EPOCH));
     service.read_model.apply(snapshot("us-1", EPOCH - 10, table(&[("db-1", &[], "db")])));
+    service.read_model.apply(quiet(EPOCH));
     let mut events = Events::open(&service, "", None).await;
     let mut seen = Vec::new();
     for _ in 0..3 {

@@ -9,6 +9,7 @@ use arrow_array::{Array, ArrayRef, Float64Array, RecordBatch};
 use arrow_buffer::{ArrowNativeType, ScalarBuffer};
 use arrow_schema::{DataType, Field, Schema};
 use headroom_expr::{ExprState, Program};
+use headroom_model::coverage::coverage_byte;
 use headroom_model::frame::{ClassFrame, HealthFrame, ServerFrame, SignalFrame, ThrottleFrame};
 use headroom_model::snapshot::{InputColumn, PolicyHead, ServerTable, SignalColumn};
 use headroom_model::{CellSnapshot, Timestamp};
@@ -67,6 +68,7 @@ pub(crate) fn build(parts: Parts<'_>) -> CellSnapshot {
         policy: parts.head,
         servers: parts.table,
         age_seconds: live.keep(parts.servers.age_seconds.clone()),
+        coverage: live.keep(parts.batch.servers.coverage.iter().map(|share| coverage_byte(*share)).collect()),
         health: live.keep_health(parts.health),
         signals,
         inputs,

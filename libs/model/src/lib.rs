@@ -8,6 +8,7 @@
 pub mod batch;
 pub mod codec;
 mod columns;
+pub mod coverage;
 pub mod frame;
 pub mod hash;
 pub mod histogram;

@@ -11,6 +11,7 @@ use arrow_buffer::ScalarBuffer;
 
 use crate::codec::{DecodeError, Decoder, Encoder};
 use crate::columns::{Read, Written};
+use crate::coverage::{COVERAGE_FULL, COVERAGE_UNKNOWN};
 use crate::frame::{ClassFrame, HealthFrame, Reason, ReasonKind};
 use crate::policy::{Family, OnExpiry};
 
@@ -18,7 +19,7 @@ use crate::policy::{Family, OnExpiry};
 const PIECE_BYTES: usize = 256 * 1024;
 
 /// The version written in front of every snapshot.
-pub const SNAPSHOT_VERSION: u8 = 2;
+pub const SNAPSHOT_VERSION: u8 = 3;
 
 /// A signal as readers need it.
 #[derive(Clone, Debug, PartialEq)]
@@ -130,6 +131,8 @@ pub struct CellSnapshot {
     pub servers: Arc<ServerTable>,
     /// Age of each server's newest sample at the tick, seconds; infinite before the first.
     pub age_seconds: Vec<f32>,
+    /// How much of what was expected of each server had arrived, see [`coverage`](crate::coverage).
+    pub coverage: Vec<u8>,
     /// Health.
     pub health: HealthFrame,
     /// Signals, in the order of the policy.
@@ -161,7 +164,7 @@ impl CellSnapshot {
 
     /// The content as bytes: equal contents have equal bytes.
     pub fn encode(&self) -> Vec<u8> {
-        let row_bytes = 160 + 21 * self.signals.len() + 9 * self.inputs.len() + 12 * self.decisions.len();
+        let row_bytes = 161 + 21 * self.signals.len() + 9 * self.inputs.len() + 12 * self.decisions.len();
         let mut out = Encoder { bytes: Vec::with_capacity(self.len() * row_bytes + 64 * self.health.reasons.len()) };
         let Ok(()) = self.encode_columns(&mut out, &mut |_| Ok::<(), Infallible>(()));
         out.bytes
@@ -233,7 +236,8 @@ impl CellSnapshot {
             bytes.put_u8s(out, &class.mode);
             done(out)?;
         }
-        Ok(())
+        bytes.put_u8s(out, &self.coverage);
+        done(out)
     }
 
     /// The snapshot that bytes hold.
@@ -290,8 +294,20 @@ impl CellSnapshot {
                 })
             })
             .collect::<Result<Vec<_>, DecodeError>>()?;
-        let snapshot =
-            Self { cell, epoch, tick_seconds, policy, servers, age_seconds, health, signals, inputs, decisions };
+        let coverage = if version < 3 { vec![COVERAGE_UNKNOWN; rows] } else { bytes.get_u8s(&mut input)?.to_vec() };
+        let snapshot = Self {
+            cell,
+            epoch,
+            tick_seconds,
+            policy,
+            servers,
+            age_seconds,
+            coverage,
+            health,
+            signals,
+            inputs,
+            decisions,
+        };
         if !snapshot.is_consistent() {
             return Err(input.error("snapshot whose columns agree"));
         }
@@ -309,6 +325,7 @@ impl CellSnapshot {
             servers.pool.len(),
             servers.rule.len(),
             self.age_seconds.len(),
+            self.coverage.len(),
             health.score.len(),
             health.pressure.len(),
             health.load_pressure.len(),
@@ -338,6 +355,7 @@ impl CellSnapshot {
                         .iter()
                         .all(|length| *length == policy.classes.len())
             })
+            && all(&self.coverage, |byte| (*byte <= COVERAGE_FULL) | (*byte == COVERAGE_UNKNOWN))
             && all(&health.load_state, |state| *state <= 4)
             && all(&health.fault_state, |state| *state <= 3)
             && all(&health.placement, |placement| *placement <= 2)
@@ -591,6 +609,12 @@ mod tests {
     /// As the first version wrote it: a cell of six servers.
     const FIRST: &[u8] = include_bytes!("../tests/fixtures/snapshot-v1.bin");
 
+    /// The same as the second version wrote it.
+    const SECOND: &[u8] = include_bytes!("../tests/fixtures/snapshot-v2.bin");
+
+    /// The same with coverage, which the first two did not have.
+    const THIRD: &[u8] = include_bytes!("../tests/fixtures/snapshot-v3.bin");
+
     #[test]
     fn the_first_version_is_read_for_ever_and_takes_less_now() {
         let snapshot = CellSnapshot::decode(FIRST).unwrap();
@@ -609,9 +633,23 @@ mod tests {
         assert!(pieces == bytes);
     }
 
+    /// Bytes of snapshots are compared to see whether two owners agree, so they must not change within a version either.
+    #[test]
+    fn all_versions_say_the_same_but_for_what_the_older_ones_did_not_know() {
+        let [first, second, mut third] = [FIRST, SECOND, THIRD].map(|bytes| CellSnapshot::decode(bytes).unwrap());
+        assert_eq!(format!("{second:?}"), format!("{first:?}"));
+        assert_eq!(second.coverage, [COVERAGE_UNKNOWN; 6]);
+        assert!(third.encode() == THIRD);
+        assert_eq!(third.coverage, [100, 100, 33, 0, COVERAGE_UNKNOWN, 99]);
+        third.coverage = second.coverage.clone();
+        assert_eq!(format!("{third:?}"), format!("{second:?}"));
+        third.coverage[0] = COVERAGE_FULL + 1;
+        assert!(CellSnapshot::decode(&third.encode()).is_err());
+    }
+
     #[test]
     fn damage_is_refused() {
-        let bytes = CellSnapshot::decode(FIRST).unwrap().encode();
+        let bytes = THIRD.to_vec();
         for cut in 0..bytes.len() {
             assert!(CellSnapshot::decode(&bytes[..cut]).is_err(), "{cut}");
         }

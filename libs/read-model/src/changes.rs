@@ -43,11 +43,12 @@ pub(crate) struct Changes {
 }
 
 impl Changes {
-    /// Of the first snapshot of a cell: everything is new.
-    pub(crate) fn first(snapshot: &CellSnapshot, mark: i64) -> Self {
+    /// Of the first snapshot of a cell: everything is new, and nothing else is known to have been there since `horizon`.
+    pub(crate) fn first(snapshot: &CellSnapshot, mark: i64, horizon: i64) -> Self {
+        let horizon = horizon.max(snapshot.epoch.saturating_sub(HISTORY_SECONDS));
         let base = mark - HISTORY_SECONDS;
         let marks = snapshot.decisions.iter().map(|_| vec![HISTORY_SECONDS as u32; snapshot.len()]).collect();
-        Self { base, marks, removed: Vec::new(), horizon: snapshot.epoch, last_mark: mark }
+        Self { base, marks, removed: Vec::new(), horizon, last_mark: mark }
     }
 
     /// Of the next snapshot. `mark` is the version that changes get, later than any that was handed out before this cell

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use arc_swap::ArcSwap;
 use headroom_model::CellSnapshot;
@@ -70,12 +70,53 @@ pub enum Lookup {
 /// The latest snapshot of every cell. Readers never wait; writers take turns.
 pub struct ReadModel {
     cells: ArcSwap<BTreeMap<Arc<str>, Arc<CellView>>>,
-    kills: Mutex<Kills>,
+    writer: Mutex<Writer>,
     version: watch::Sender<u64>,
     grace_seconds: i64,
 }
 
-/// Where the kill switch is thrown, also for cells that are yet to come. Its lock is the writers' turn.
+/// What only writers need to know. Its lock is their turn.
+#[derive(Default)]
+struct Writer {
+    kills: Kills,
+    began: Began,
+}
+
+/// Since when it is known which cells there are: before the newest epoch that the model was restored with, or without
+/// any the first that it was given, an earlier process may have told of cells that are gone.
+#[derive(Clone, Copy, Default)]
+enum Began {
+    #[default]
+    NotYet,
+    At(i64),
+    /// A persisted snapshot could not be read, so a cell that seems to be new may be an old one.
+    Unknown,
+}
+
+impl Began {
+    fn restored(&mut self, epoch: i64) {
+        *self = match *self {
+            Self::NotYet => Self::At(epoch),
+            Self::At(began) => Self::At(began.max(epoch)),
+            Self::Unknown => Self::Unknown,
+        };
+    }
+
+    /// How far back the changes of a cell are known whose first snapshot, of `epoch`, comes now: that it was not there
+    /// before is known as well.
+    fn horizon_of_new_cell(&mut self, epoch: i64) -> i64 {
+        match *self {
+            Self::NotYet => {
+                *self = Self::At(epoch);
+                epoch
+            }
+            Self::At(began) => began.min(epoch),
+            Self::Unknown => epoch,
+        }
+    }
+}
+
+/// Where the kill switch is thrown, also for cells that are yet to come.
 #[derive(Default)]
 struct Kills {
     everywhere: bool,
@@ -107,7 +148,7 @@ impl ReadModel {
     pub fn new(grace_seconds: i64) -> Self {
         Self {
             cells: ArcSwap::default(),
-            kills: Mutex::new(Kills::default()),
+            writer: Mutex::new(Writer::default()),
             version: watch::Sender::new(0),
             grace_seconds,
         }
@@ -124,12 +165,20 @@ impl ReadModel {
     /// # Errors
     /// If the bytes are damaged or of a newer version.
     pub fn restore(&self, bytes: &[u8]) -> Result<Applied, RestoreError> {
-        let snapshot = CellSnapshot::decode(bytes).map_err(RestoreError)?;
+        let snapshot = CellSnapshot::decode(bytes).map_err(|error| {
+            self.writer().began = Began::Unknown;
+            RestoreError(error)
+        })?;
         Ok(self.publish(Arc::new(snapshot), true))
     }
 
+    fn writer(&self) -> MutexGuard<'_, Writer> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn publish(&self, snapshot: Arc<CellSnapshot>, restored: bool) -> Applied {
-        let mut kills = self.kills.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut writer = self.writer();
+        let Writer { kills, began } = &mut *writer;
         let cells = self.cells.load_full();
         let old = cells.get(&snapshot.cell);
         let is_old = |old: &Arc<CellView>| {
@@ -142,13 +191,22 @@ impl ReadModel {
             return Applied::Inconsistent;
         }
         let names = names_of(&snapshot, old.map(|old| &old.names));
-        let newest = cells.values().map(|view| view.epoch()).max();
+        let newest = newest_told(&cells);
         let changes = match old {
             // Who was told of the others before this cell came must be told of it too.
-            None => Changes::first(&snapshot, after(newest, snapshot.epoch)),
+            None => {
+                let horizon = if restored {
+                    began.restored(snapshot.epoch);
+                    snapshot.epoch
+                } else {
+                    began.horizon_of_new_cell(snapshot.epoch)
+                };
+                Changes::first(&snapshot, after(newest, snapshot.epoch), horizon)
+            }
             Some(old) => {
-                let lagged = newest.filter(|newest| newest.saturating_sub(old.epoch()) > lag_seconds(old));
-                old.changes.next(&old.snapshot, &snapshot, &old.names, &names, after(lagged, snapshot.epoch))
+                let has_lagged = newest.is_some_and(|newest| newest.saturating_sub(old.epoch()) > lag_seconds(old));
+                let told = if has_lagged { newest } else { horizon(cells.values()) };
+                old.changes.next(&old.snapshot, &snapshot, &old.names, &names, after(told, snapshot.epoch))
             }
         };
         let cell = Arc::clone(&snapshot.cell);
@@ -181,11 +239,12 @@ impl ReadModel {
     /// Throws or resets the kill switch, for a cell or for all. The last word counts: one about all cells replaces what
     /// was said about single ones. In a cell whose engine has obeyed, it ends when the engine publishes anything but off.
     pub fn kill(&self, cell: Option<&str>, thrown: bool) {
-        let mut kills = self.kills.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut writer = self.writer();
+        let kills = &mut writer.kills;
         kills.set(cell, thrown);
         let cells = self.cells.load_full();
         // A cell that lags is told of under the epoch of the others, so that is what its readers ask after.
-        let newest = cells.values().map(|view| view.epoch()).max();
+        let newest = newest_told(&cells);
         let views: Vec<_> = cells
             .iter()
             .filter(|(name, _)| cell.is_none_or(|cell| ***name == *cell))
@@ -260,11 +319,23 @@ impl ReadModel {
     }
 
     /// The epoch of an answer over several cells: the smallest, so that nothing is missed and something may come twice,
-    /// except for cells that lag by more than [`LAG_SECONDS`]. `None` without cells.
+    /// except for cells that lag by more than [`LAG_SECONDS`]; but none before which changes are not known, so that
+    /// whoever asks what changed after it is told. `None` without cells.
     pub fn shared_epoch<'a>(cells: impl Iterator<Item = &'a Arc<CellView>> + Clone) -> Option<i64> {
         let newest = cells.clone().map(|view| view.epoch()).max()?;
-        cells.filter(|view| newest.saturating_sub(view.epoch()) <= lag_seconds(view)).map(|view| view.epoch()).min()
+        let keeps_up = |view: &&Arc<CellView>| newest.saturating_sub(view.epoch()) <= lag_seconds(view);
+        cells.clone().filter(keeps_up).map(|view| view.epoch()).min().max(horizon(cells))
     }
+}
+
+/// The earliest epoch that may be asked about in all of the cells.
+fn horizon<'a>(cells: impl Iterator<Item = &'a Arc<CellView>>) -> Option<i64> {
+    cells.map(|view| view.horizon()).max()
+}
+
+/// No answer had a later epoch than this.
+fn newest_told(cells: &BTreeMap<Arc<str>, Arc<CellView>>) -> Option<i64> {
+    cells.values().map(|view| view.epoch().max(view.horizon())).max()
 }
 
 /// A cell with long ticks may be that much behind without lagging.

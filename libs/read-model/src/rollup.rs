@@ -1,6 +1,7 @@
 //! Pools and cells in one line each: how many servers are in which state, how bad it gets, how much is tolerated.
 
 use headroom_model::CellSnapshot;
+use headroom_model::coverage::{COVERAGE_FULL, coverage_share};
 
 /// How much of a class the servers of a roll-up tolerate.
 #[derive(Clone, PartialEq, Debug, Default)]
@@ -28,6 +29,8 @@ pub struct Rollup {
     pub score_min: f32,
     /// Median health score; NaN if none is known.
     pub score_median: f32,
+    /// Mean share of the expected samples that had arrived, over servers of which it is known; NaN if of none.
+    pub coverage_mean: f32,
     /// One for each class of the policy, in its order.
     pub classes: Vec<ClassShare>,
 }
@@ -60,16 +63,23 @@ impl Rollup {
     fn of(snapshot: &CellSnapshot, rows: impl Iterator<Item = u32> + Clone) -> Self {
         let health = &snapshot.health;
         let mut rollup = Self { score_min: f32::NAN, score_median: f32::NAN, ..Self::default() };
+        let (mut covered, mut expected) = (0u64, 0u64);
         let mut scores = Vec::new();
         for row in rows.clone().map(|row| row as usize) {
             rollup.servers += 1;
             count(&mut rollup.load_states, health.load_state[row]);
             count(&mut rollup.fault_states, health.fault_state[row]);
             count(&mut rollup.placements, health.placement[row]);
+            if coverage_share(snapshot.coverage[row]).is_some() {
+                covered += u64::from(snapshot.coverage[row]);
+                expected += u64::from(COVERAGE_FULL);
+            }
             if !health.score[row].is_nan() {
                 scores.push(health.score[row]);
             }
         }
+        // In whole numbers, whose sum is the same in any order. Of nothing it is NaN.
+        rollup.coverage_mean = (covered as f64 / expected as f64) as f32;
         if !scores.is_empty() {
             // The lower of the two in the middle: a score that some server has.
             let middle = (scores.len() - 1) / 2;

@@ -5,6 +5,7 @@ mod fixture;
 use std::sync::Arc;
 
 use fixture::{EPOCH, snapshot, table};
+use headroom_model::coverage::COVERAGE_UNKNOWN;
 use headroom_model::snapshot::ServerTable;
 use headroom_model::{CellSnapshot, Timestamp};
 use headroom_read_model::{Applied, CellView, HISTORY_SECONDS, Lookup, ReadModel};
@@ -187,6 +188,60 @@ fn a_cell_that_comes_later_is_told_to_who_has_been_told_of_the_others() {
     }
 }
 
+/// That a cell was not there before is known as far back as the model goes, so nobody has to begin anew for it.
+#[test]
+fn a_cell_that_comes_later_does_not_make_what_was_told_before_too_old() {
+    let came = |model: &ReadModel, epoch| {
+        model.apply(snapshot("eu-1", epoch, two()));
+        view(model).horizon() - EPOCH
+    };
+    let us = |epoch| snapshot("us-1", epoch, table(&[("db-1", &[], "db")]));
+    let model = ReadModel::new(5);
+    model.apply(us(EPOCH));
+    model.apply(us(EPOCH + 10));
+    assert_eq!(came(&model, EPOCH + 20), 0, "the model began with another cell");
+    assert_eq!((changed(&view(&model), EPOCH).len(), changed(&view(&model), EPOCH + 10).len()), (4, 4));
+
+    let model = ReadModel::new(5);
+    model.apply(us(EPOCH));
+    assert_eq!(came(&model, EPOCH + 2 * HISTORY_SECONDS), HISTORY_SECONDS, "it goes no further back than removals do");
+
+    let model = ReadModel::new(5);
+    assert_eq!(model.restore(&us(EPOCH).encode()), Ok(Applied::Published));
+    assert_eq!(came(&model, EPOCH + 10), 0, "all cells of the run before are there");
+
+    let model = ReadModel::new(5);
+    assert!(model.restore(b"?").is_err());
+    model.apply(us(EPOCH));
+    assert_eq!(came(&model, EPOCH + 10), 10, "it may be the one that could not be read");
+}
+
+/// A process that begins with cells of different epochs knows changes of the newest of them from there on only. Whoever
+/// asks it for all must be able to go on from what that answer says.
+#[test]
+fn whoever_was_told_all_may_ask_what_changed_since() {
+    for restored in [true, false] {
+        let model = ReadModel::new(5);
+        let us = snapshot("us-1", EPOCH + 10, table(&[("db-1", &[], "db")]));
+        if restored {
+            for first in [us, snapshot("eu-1", EPOCH, two())] {
+                assert_eq!(model.restore(&first.encode()), Ok(Applied::Published));
+            }
+        } else {
+            model.apply(us);
+            model.apply(snapshot("eu-1", EPOCH, two()));
+        }
+        let told = ReadModel::shared_epoch(model.cells().values()).expect("there are cells");
+        assert!(model.cells().values().all(|view| view.horizon() <= told), "{restored}");
+        model.apply(with_would_admit(snapshot("eu-1", EPOCH + 5, two()), 0, 0.5));
+        assert!(changed(&view(&model), told).contains(&(1, "web-1".into())), "{restored}");
+        for (cell, servers) in [("us-1", table(&[("db-1", &[], "db")])), ("eu-1", two())] {
+            model.apply(snapshot(cell, EPOCH + 20, servers));
+        }
+        assert_eq!(ReadModel::shared_epoch(model.cells().values()), Some(EPOCH + 20), "{restored}");
+    }
+}
+
 /// A reset that went to another replica reaches this one by way of the engine.
 #[test]
 fn the_kill_switch_ends_when_the_engine_has_obeyed_it_and_was_told_otherwise() {
@@ -237,6 +292,7 @@ fn roll_ups_count_states_and_shares_per_pool() {
     let servers = table(&[("a", &[], "web"), ("b", &[], "web"), ("c", &[], "db")]);
     let mut snapshot = with_would_admit(snapshot("eu-1", EPOCH, servers), 0, 0.5);
     snapshot.health.score = vec![0.2, f32::NAN, 0.8];
+    snapshot.coverage = vec![50, COVERAGE_UNKNOWN, 0];
     snapshot.health.load_state[1] = 0;
     model.apply(snapshot);
     let view = view(&model);
@@ -245,5 +301,8 @@ fn roll_ups_count_states_and_shares_per_pool() {
     assert!(pools[0].0 == 0 && pools[0].2.is_nan());
     let cell = view.rollup();
     assert_eq!((cell.servers, cell.score_median, cell.classes[1].limited), (3, 0.2, 1));
+    assert_eq!(cell.coverage_mean, 0.25);
+    let coverage: Vec<_> = view.pool_rollups().iter().map(|pool| pool.coverage_mean).collect();
+    assert!(coverage[0].is_nan() && coverage[1..] == [0.5, 0.0], "{coverage:?}");
     assert!((cell.classes[1].would_admit_mean - 2.5 / 3.0).abs() < 1e-9);
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use headroom_model::CellSnapshot;
+use headroom_model::coverage::coverage_share;
 use headroom_model::frame::{FaultState, LoadState, Placement, SignalStatus, flag};
 
 /// How far a value may be from the one after `~`: a tenth of it, or this.
@@ -73,6 +74,7 @@ fn value(snapshot: &CellSnapshot, row: usize, name: &str) -> String {
             set.collect::<Vec<_>>().join(",")
         }
         "age" => number(snapshot.age_seconds[row]),
+        "coverage" => coverage_share(snapshot.coverage[row]).map_or_else(|| "null".to_owned(), number),
         "reason" => snapshot.reasons(row).first().map_or_else(
             || "none".to_owned(),
             |reason| {

@@ -71,10 +71,12 @@ pub fn stretch_ms(interval_ms: u32) -> u32 {
     interval_ms.saturating_mul(5) / 2
 }
 
-/// How many samples a window would have of a row with this interval.
+/// How many samples a window has at least of a row with this interval, wherever it begins: that of two and a half
+/// intervals has two or three, and nobody is late who has sent two. Intervals jitter, so a tenth of one short of the next
+/// counts as there. 0 while the interval is unknown.
 #[inline]
 pub fn expected_samples(window_ms: u32, interval_ms: u32) -> f64 {
-    f64::from(window_ms) / f64::from(interval_ms)
+    f64::from((f64::from(window_ms) / f64::from(interval_ms) + 0.1) as u32)
 }
 
 /// Median of up to the last three gaps before `end`; the lower one of two. 0 with less than two samples.

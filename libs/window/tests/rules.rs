@@ -249,6 +249,30 @@ fn a_sensor_that_moved_and_stands_still_is_flagged() {
     assert_eq!(flat(&|t| t), Vec::<i64>::new());
 }
 
+/// The window of a slow reporter has now two and now three of its samples, with none missing.
+#[test]
+fn coverage_is_full_at_every_tick_of_whoever_sends_all_he_should() {
+    for interval in [1.0, 7.0, 10.02, 15.0, 29.0, 60.0] {
+        let mut cell = Cell::one(vec![simple(WindowFunction::Last)]);
+        let series = cell.add_series("x", SeriesKind::Gauge, "");
+        let mut next = 3.0;
+        for tick in (10..=600).step_by(10) {
+            while next < tick as f64 {
+                cell.send_values(series, &[(next, 1.0)]);
+                next += interval;
+            }
+            let coverage = cell.close(tick).servers.coverage[0];
+            if next < 3.0 + 1.5 * interval {
+                assert!(coverage.is_nan(), "of one sample nothing follows: {coverage} at {tick} of {interval}");
+            } else if tick as f64 > 33.0 + 4.0 * interval {
+                // Now and then a window of three intervals that are a little too long has only two.
+                let least = if interval == 10.02 { 0.6 } else { 1.0 };
+                assert!(coverage >= least, "{coverage} at {tick} of {interval}");
+            }
+        }
+    }
+}
+
 #[test]
 fn coverage_and_gaps_are_seen() {
     let mut cell = Cell::one(vec![simple(WindowFunction::Rate)]);

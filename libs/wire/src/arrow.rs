@@ -12,6 +12,7 @@ use arrow_array::{ArrayRef, DictionaryArray, Float32Array, Int8Array, Int32Array
 use arrow_buffer::{NullBuffer, ScalarBuffer};
 use arrow_schema::{ArrowError, DataType, Field, Schema, SchemaRef};
 use headroom_model::CellSnapshot;
+use headroom_model::coverage::{COVERAGE_FULL, coverage_share};
 use headroom_model::frame::{FaultState, LoadState, Placement};
 
 use crate::row::{Reading, RowReader};
@@ -26,6 +27,7 @@ pub const ARROW_STREAM: &str = "application/vnd.apache.arrow.stream";
 /// | `server` | utf8 | the server's name |
 /// | `pool` | dictionary(int32, utf8) | the pool |
 /// | `healthScore`, `pressure` | float32 | null = unknown |
+/// | `coverage` | dictionary(int8, float32) | share of the expected samples that had arrived; null = unknown |
 /// | `loadState`, `faultState`, `placement`, `mode` | dictionary(int8, utf8) | as in the JSON record |
 /// | `admitFraction.<class>` | float32 | one for each class |
 /// | `wouldAdmitFraction.<class>` | float32 | one for each class |
@@ -39,6 +41,7 @@ pub fn snapshot_schema<'a>(classes: impl Iterator<Item = &'a str> + Clone) -> Sc
         Field::new("pool", pool, false),
         Field::new("healthScore", DataType::Float32, true),
         Field::new("pressure", DataType::Float32, true),
+        Field::new("coverage", DataType::Dictionary(Box::new(DataType::Int8), Box::new(DataType::Float32)), true),
         Field::new("loadState", state(), false),
         Field::new("faultState", state(), false),
         Field::new("placement", state(), false),
@@ -74,6 +77,7 @@ pub fn snapshot_batch(snapshot: &CellSnapshot, reading: Reading) -> Result<Recor
         Arc::new(DictionaryArray::<Int32Type>::try_new(pools, pool_names)?),
         stale_or(&health.score).into_column(),
         stale_or(&health.pressure).into_column(),
+        coverage(&snapshot.coverage, reading)?,
         dictionary(LoadState::ALL.map(LoadState::as_str).as_slice(), rows, |row| reader.load_state(row) as i8)?,
         dictionary(FaultState::ALL.map(FaultState::as_str).as_slice(), rows, |row| reader.fault_state(row) as i8)?,
         dictionary(Placement::ALL.map(Placement::as_str).as_slice(), rows, |row| reader.placement(row) as i8)?,
@@ -95,6 +99,14 @@ pub fn snapshot_batch(snapshot: &CellSnapshot, reading: Reading) -> Result<Recor
     ]);
     let schema = snapshot_schema(snapshot.policy.classes.iter().map(|class| &*class.name)).with_metadata(metadata);
     RecordBatch::try_new(SchemaRef::new(schema), columns)
+}
+
+/// A byte a server, as the snapshot has it: the shares that there are lie beside it once.
+fn coverage(column: &[u8], reading: Reading) -> Result<ArrayRef, ArrowError> {
+    let is_known = |byte: &u8| !reading.stale && *byte <= COVERAGE_FULL;
+    let keys: Int8Array = column.iter().map(|byte| is_known(byte).then_some(*byte as i8)).collect();
+    let shares: Float32Array = (0..=COVERAGE_FULL).map(coverage_share).collect();
+    Ok(Arc::new(DictionaryArray::<Int8Type>::try_new(keys, shares.into_column())?))
 }
 
 trait IntoColumn {

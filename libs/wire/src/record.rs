@@ -51,6 +51,9 @@ pub struct ServerRecord<'a> {
     pub confidence: Option<f32>,
     /// Age of the newest sample at the tick.
     pub last_sample_age_seconds: Option<f32>,
+    /// Share of the samples expected in the control window that had arrived at the tick: what the decisions were made
+    /// from. In whole percents, 1 only if all had; unknown while nothing can be expected.
+    pub coverage: Option<f32>,
     /// What else is remarkable: `flapping`, `lost_signal`, `silent`, `clock_skew`, `not_a_number`, `flat_sensor`,
     /// `overlapping_writers`, `kill_switch`.
     pub flags: Vec<Cow<'a, str>>,

@@ -79,6 +79,9 @@ pub struct Totals<'a> {
     pub health_score_min: Option<f32>,
     /// Median health score.
     pub health_score_median: Option<f32>,
+    /// Mean share of the expected samples that had arrived at the tick, over the servers of which some were expected: a
+    /// lost sender shows here as the share of its servers. The lowest would only say that some server is silent.
+    pub coverage_mean: Option<f32>,
     /// By class, most important first.
     pub tolerated_shares: Vec<ToleratedShare<'a>>,
 }

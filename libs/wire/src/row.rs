@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 
+use headroom_model::coverage::coverage_share;
 use headroom_model::frame::{
     ClassFrame, DecisionReason, FaultState, LoadState, Placement, Reason as ModelReason, ReasonKind, SignalStatus, flag,
 };
@@ -86,6 +87,7 @@ impl<'a> RowReader<'a> {
             state_since: Time::from_seconds(health.state_since[row]),
             confidence: self.unless_stale(health.confidence[row]),
             last_sample_age_seconds: known32(snapshot.age_seconds[row]),
+            coverage: coverage_share(snapshot.coverage[row]).filter(|_| !self.reading.stale),
             flags: self.flags(row),
             reasons: self.reasons(row),
             signals: (0..snapshot.policy.signals.len()).map(|signal| self.signal(signal, row)).collect(),

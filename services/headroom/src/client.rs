@@ -48,28 +48,33 @@ impl Client {
     /// # Errors
     /// What is wrong with the files.
     pub(crate) fn new(args: &ServiceArgs) -> Result<Self, ClientError> {
-        let wrong = |message| ClientError { message, exit: exit::FAILED };
-        let tls = tls(args).map_err(wrong)?;
+        let authorization = authorization(args).map_err(|message| ClientError { message, exit: exit::FAILED })?;
+        Self::showing(authorization, args)
+    }
+
+    fn showing(authorization: Option<HeaderValue>, args: &ServiceArgs) -> Result<Self, ClientError> {
+        let tls = tls(args).map_err(|message| ClientError { message, exit: exit::FAILED })?;
         let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().build();
         Ok(Self {
             base: args.url.trim_end_matches('/').to_owned(),
             http: HyperClient::builder(TokioExecutor::new()).build(connector),
-            authorization: authorization(args).map_err(wrong)?,
+            authorization,
         })
     }
 
-    /// A client that shows nothing, of a service on this machine.
+    /// A client that shows nothing, whatever the environment holds, of a service on this machine.
     ///
     /// # Errors
     /// None that a person could do anything about.
     pub(crate) fn local(url: &str) -> Result<Self, ClientError> {
-        Self::new(&ServiceArgs {
+        let nothing = ServiceArgs {
             url: url.to_owned(),
             token_file: None,
             ca_file: None,
             client_cert_file: None,
             client_key_file: None,
-        })
+        };
+        Self::showing(None, &nothing)
     }
 
     /// Gets JSON.

@@ -99,7 +99,7 @@ impl Role {
         access: Access,
         shutdown: CancellationToken,
     ) {
-        let router = headroom_api::guarded(probes::router(telemetry, readiness), access.clone());
+        let router = headroom_api::guarded_alone(probes::router(telemetry, readiness), access.clone());
         headroom_api::serve("http", self.listener, router, access, &ApiLimits::default(), shutdown).await;
     }
 }

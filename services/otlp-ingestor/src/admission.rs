@@ -21,6 +21,8 @@ pub struct Limits {
     pub inflight_bytes_max: u64,
     /// Connections of a listener.
     pub connections_max: usize,
+    /// How long a sender may take over the head of a request, the first included.
+    pub head_timeout: Duration,
     /// How long a request may take to arrive.
     pub request_timeout: Duration,
     /// What a refused sender is told to wait.
@@ -35,6 +37,7 @@ impl Default for Limits {
             grpc_message_bytes_max: 16 << 20,
             inflight_bytes_max: 256 << 20,
             connections_max: 10_000,
+            head_timeout: Duration::from_secs(10),
             request_timeout: Duration::from_secs(30),
             retry_after: Duration::from_secs(1),
         }

@@ -12,7 +12,6 @@
 pub mod admission;
 mod answer;
 mod body;
-mod deadline;
 mod grpc;
 mod handler;
 mod http;

@@ -14,11 +14,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
-use crate::deadline::{Deadline, Requests};
 use crate::handler::Ingestor;
-
-/// How long a sender may take over the head of a request, the first included.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long an HTTP/1 connection may be silent between requests: longer than senders usually wait between exports, so
 /// that one a minute does not connect, and shake hands, each time.
@@ -113,8 +109,8 @@ pub async fn serve(listener: Listener, ingestor: Arc<Ingestor>, mut shutdown: wa
                 .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
                 .max_frame_size(1 << 20)
                 .keep_alive_interval(Some(Duration::from_secs(30)));
-            let requests = Arc::new(Requests::default());
-            let socket = Deadline::new(socket, requests.clone(), HEAD_TIMEOUT, ingestor.metrics().late_heads(name));
+            let head_timeout = ingestor.limits().head_timeout;
+            let (socket, requests) = ingestor.access().await_heads(name, socket, head_timeout);
             let service = service_fn(move |request| {
                 let (ingestor, peer, requests) = (ingestor.clone(), peer.clone(), requests.clone());
                 requests.begin();

@@ -109,10 +109,6 @@ impl Metrics {
     pub(crate) fn refused_connection(&self, listener: &str) {
         self.telemetry.counter(&catalog::LISTENER_REFUSED, [listener, "connections_max"]).inc();
     }
-
-    pub(crate) fn late_heads(&self, listener: &str) -> Counter {
-        self.telemetry.counter(&catalog::LISTENER_REFUSED, [listener, "head_timeout"])
-    }
 }
 
 /// An amount that a gauge shows for as long as this lives.

@@ -149,7 +149,7 @@ fn totals<'a>(state: &ApiState, view: &'a CellView, rollup: &Rollup) -> Totals<'
     let fault_states = FaultStateCounts { unknown, ok, suspect, faulty };
     let [allow, avoid, block] = rollup.placements;
     let placements = PlacementCounts { allow, avoid, block };
-    let score = |score: f32| Some(score).filter(|score| score.is_finite() && !stale);
+    let known = |value: f32| Some(value).filter(|value| value.is_finite() && !stale);
     let classes = view.snapshot().policy.classes.iter().zip(&rollup.classes);
     let killed = view.is_killed();
     Totals {
@@ -157,8 +157,9 @@ fn totals<'a>(state: &ApiState, view: &'a CellView, rollup: &Rollup) -> Totals<'
         load_states: if stale { LoadStateCounts { unknown: servers, ..Default::default() } } else { load_states },
         fault_states: if stale { FaultStateCounts { unknown: servers, ..Default::default() } } else { fault_states },
         placements: if stale { PlacementCounts { avoid: servers, ..Default::default() } } else { placements },
-        health_score_min: score(rollup.score_min),
-        health_score_median: score(rollup.score_median),
+        health_score_min: known(rollup.score_min),
+        health_score_median: known(rollup.score_median),
+        coverage_mean: known(rollup.coverage_mean),
         tolerated_shares: classes
             .map(|(head, share)| ToleratedShare {
                 class: Cow::Borrowed(&*head.name),

@@ -14,6 +14,7 @@ use headroom_model::Timestamp;
 use headroom_telemetry::logs::{self, LogSettings};
 use headroom_telemetry::{Telemetry, TelemetryOptions};
 use serde_json::{Value, json};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::app::App;
@@ -111,6 +112,9 @@ async fn play(args: &DemoArgs, app: &App) -> Result<(), String> {
     let local = |url: &str| Client::local(url).map_err(|error| error.message);
     let otlp = local(&format!("http://{}", app.addresses.otlp_http))?;
     let client = local(&api)?;
+    // Listened to from here on: most of the time goes into the steps, and a Ctrl-C within one counts as well.
+    let mut interrupt =
+        signal(SignalKind::interrupt()).map_err(|error| format!("cannot listen for signals: {error}"))?;
     let mut beat = interval(Duration::from_secs_f64(STEP_SECONDS as f64 / f64::from(args.speed)));
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let end = Instant::now() + Duration::from_secs(u64::from(args.seconds));
@@ -119,7 +123,7 @@ async fn play(args: &DemoArgs, app: &App) -> Result<(), String> {
     while args.keep || Instant::now() < end {
         tokio::select! {
             _ = beat.tick() => {}
-            _ = tokio::signal::ctrl_c() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
         }
         elapsed += STEP_SECONDS;
         let now = start.plus_seconds(elapsed);

@@ -46,7 +46,7 @@ fn describe(answer: &Value) -> String {
     );
     let _ = writeln!(
         out,
-        "score {}  pressure {}  load {}  fault {}  placement {}  since {}  confidence {}",
+        "score {}  pressure {}  load {}  fault {}  placement {}  since {}  confidence {}  coverage {}",
         number(&record["healthScore"]),
         number(&record["pressure"]),
         text(&record["loadState"]),
@@ -54,6 +54,7 @@ fn describe(answer: &Value) -> String {
         text(&record["placement"]),
         text(&record["stateSince"]),
         number(&record["confidence"]),
+        number(&record["coverage"]),
     );
     let _ = writeln!(
         out,
@@ -232,6 +233,7 @@ mod tests {
                 state_since: time,
                 confidence: Some(0.96),
                 last_sample_age_seconds: Some(3.1),
+                coverage: Some(0.67),
                 flags: vec!["flapping".into()],
                 reasons: vec![reason],
                 signals: vec![signal.clone()],
@@ -281,6 +283,7 @@ mod tests {
         for part in [
             "web-17 (also web-17.example.net)  cell eu-1  pool web",
             "score 0.440  pressure 1.12  load overloaded  fault ok  placement avoid",
+            "coverage 0.670",
             "policy b1946ac9  rule default  mode observe",
             "load pressure 1.12  fault pressure 0.100  throttle pressure 1.12 (disk_await)",
             "flags flapping",

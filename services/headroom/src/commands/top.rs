@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use comfy_table::{Cell, Color, ContentArrangement, Table, presets};
 use serde_json::Value;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::{TopArgs, exit};
 use crate::client::{Client, ClientError, encode};
@@ -22,28 +23,53 @@ pub(crate) async fn run(args: TopArgs) -> u8 {
         }
     };
     let live = !args.once && std::io::stdout().is_terminal();
+    if !live {
+        return once(&client, &args).await;
+    }
+    match signal(SignalKind::interrupt()) {
+        Ok(mut interrupt) => tokio::select! {
+            code = watch(&client, &args) => code,
+            // Also while the service takes its time.
+            _ = interrupt.recv() => exit::OK,
+        },
+        Err(error) => {
+            complain(&format!("cannot listen for Ctrl-C: {error}"));
+            exit::FAILED
+        }
+    }
+}
+
+/// Prints the table as it is now.
+async fn once(client: &Client, args: &TopArgs) -> u8 {
+    match page(client, args, colours()).await {
+        Ok(page) => print(&format!("{page}\n")),
+        Err(error) => {
+            complain(&error.message);
+            error.exit
+        }
+    }
+}
+
+/// Prints the table again and again, in the place of the one before.
+async fn watch(client: &Client, args: &TopArgs) -> u8 {
     let mut has_answered = false;
     loop {
-        match page(&client, &args, colours()).await {
+        match page(client, args, colours()).await {
             Ok(page) => {
-                let clear = if live { "\x1b[2J\x1b[H" } else { "" };
-                let printed = print(&format!("{clear}{page}\n"));
-                if !live || printed != exit::OK {
+                let printed = print(&format!("\x1b[2J\x1b[H{page}\n"));
+                if printed != exit::OK {
                     return printed;
                 }
                 has_answered = true;
             }
             // A service that has answered once is restarting, say, or is being asked too much: it is asked again.
-            Err(error) if live && has_answered => complain(&format!("{}; asking again", error.message)),
+            Err(error) if has_answered => complain(&format!("{}; asking again", error.message)),
             Err(error) => {
                 complain(&error.message);
                 return error.exit;
             }
         }
-        tokio::select! {
-            () = tokio::time::sleep(INTERVAL) => {}
-            _ = tokio::signal::ctrl_c() => return exit::OK,
-        }
+        tokio::time::sleep(INTERVAL).await;
     }
 }
 

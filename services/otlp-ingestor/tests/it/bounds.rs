@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use headroom_access::Access;
 use headroom_log::AppendError;
 use headroom_otlp_ingestor::Limits;
+use headroom_telemetry::Telemetry;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::support::{GAUGE, JSON, METRICS, NAMED, PROTOBUF, Service};
@@ -175,4 +177,20 @@ async fn json_is_held_against_the_budget_as_what_it_becomes() {
     let service = Service::start(Limits { body_decompressed_bytes_max: 8192, ..Limits::default() }).await;
     assert_eq!(service.post("/v1/metrics", &headers, body.as_bytes()).await.status, 413);
     assert!(service.counts(&refused("body_decompressed_bytes_max")));
+}
+
+#[tokio::test]
+async fn a_connection_without_a_head_is_closed_and_counted() {
+    let telemetry = Telemetry::default();
+    let limits = Limits { head_timeout: Duration::from_millis(50), ..Limits::default() };
+    let service = Service::for_senders(limits, Access::open(&telemetry)).await;
+    for (beginning, count) in [("", 1), ("PRI * HTTP/2.0", 2), ("POST /v1/metrics HTTP/1.1\r\nHost", 3)] {
+        let mut silent = service.connect().await;
+        silent.write_all(beginning.as_bytes()).await.expect("the bytes are taken");
+        let mut rest = Vec::new();
+        let _ = silent.read_to_end(&mut rest).await;
+        assert_eq!(rest, b"", "{beginning}");
+        let late = "headroom_listener_refused_connections_total{listener=\"otlp\",bound=\"head_timeout\"}";
+        assert!(telemetry.render().contains(&format!("{late} {count}\n")), "{beginning}: {}", telemetry.render());
+    }
 }

@@ -1,8 +1,9 @@
 //! A deadline for the head of a request that an idle connection does not have.
 //!
-//! hyper has none until it knows the version of HTTP, so that a client that sends nothing would keep its place for ever;
-//! and its own for HTTP/1 runs between requests too, where a sender that exports once a minute is expected to be silent.
-//! This one runs from the connection's beginning to its first request, and then from the first byte of each further head.
+//! hyper has none until it knows the version of HTTP, so that a client that sends nothing, or the beginning of the preface
+//! of HTTP/2 and no more, would keep its place for ever; and its own for HTTP/1 runs between requests too, where a sender
+//! that exports once a minute is expected to be silent. This one runs from the connection's beginning to its first
+//! request, and then from the first byte of each further head.
 
 use std::io;
 use std::pin::Pin;
@@ -20,17 +21,19 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// How many requests of a connection have begun, their heads read, and how many were answered.
 #[derive(Debug, Default)]
-pub(crate) struct Requests {
+pub struct Requests {
     begun: AtomicU64,
     answered: AtomicU64,
 }
 
 impl Requests {
-    pub(crate) fn begin(&self) {
+    /// The head of a request has come.
+    pub fn begin(&self) {
         self.begun.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(crate) fn answered(&self) {
+    /// The head of its answer is there.
+    pub fn answered(&self) {
         self.answered.fetch_add(1, Ordering::Relaxed);
     }
 }
@@ -46,7 +49,8 @@ enum Version {
 }
 
 /// A connection that fails when a head does not come in time.
-pub(crate) struct Deadline<S> {
+#[derive(Debug)]
+pub struct HeadDeadline<S> {
     socket: S,
     requests: Arc<Requests>,
     timeout: Duration,
@@ -57,7 +61,7 @@ pub(crate) struct Deadline<S> {
     late: Counter,
 }
 
-impl<S> Deadline<S> {
+impl<S> HeadDeadline<S> {
     /// The deadline for the first head runs from now.
     pub(crate) fn new(socket: S, requests: Arc<Requests>, timeout: Duration, late: Counter) -> Self {
         let running = Some(Box::pin(tokio::time::sleep(timeout)));
@@ -96,7 +100,7 @@ impl<S> Deadline<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Deadline<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for HeadDeadline<S> {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = into.filled().len();
         match Pin::new(&mut self.socket).poll_read(context, into) {
@@ -113,7 +117,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Deadline<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Deadline<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for HeadDeadline<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.socket).poll_write(context, bytes)
     }
@@ -146,15 +150,17 @@ mod tests {
 
     use super::*;
 
-    fn connection(timeout: Duration) -> (DuplexStream, Deadline<DuplexStream>, Arc<Requests>, Counter) {
+    const TIMEOUT: Duration = Duration::from_secs(10);
+
+    fn connection() -> (DuplexStream, HeadDeadline<DuplexStream>, Arc<Requests>, Counter) {
         let (client, socket) = tokio::io::duplex(1024);
         let requests = Arc::new(Requests::default());
         let late = Telemetry::default().counter(&catalog::LISTENER_REFUSED, ["otlp", "head_timeout"]);
-        (client, Deadline::new(socket, requests.clone(), timeout, late.clone()), requests, late)
+        (client, HeadDeadline::new(socket, requests.clone(), TIMEOUT, late.clone()), requests, late)
     }
 
     /// Whether the deadline runs, after everything that was sent has been read.
-    async fn runs(connection: &mut Deadline<DuplexStream>) -> bool {
+    async fn runs(connection: &mut HeadDeadline<DuplexStream>) -> bool {
         std::future::poll_fn(|context| {
             loop {
                 let mut bytes = [0; 64];
@@ -167,20 +173,31 @@ mod tests {
         .await
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_head_that_does_not_come_ends_the_connection() {
-        for sent in [&b""[..], b"PRI * HTTP/2.0\r\n", b"POST /v1/metrics HTTP/1.1\r\n"] {
-            let (mut client, mut connection, _, late) = connection(Duration::from_millis(10));
-            client.write_all(sent).await.expect("room");
-            let mut read = Vec::new();
-            let error = connection.read_to_end(&mut read).await.expect_err("the client is silent and stays");
-            assert_eq!((error.kind(), &read[..], late.get()), (io::ErrorKind::TimedOut, sent, 1));
+        for sent in [&b""[..], b"P", b"PRI * HTTP/2.0\r\n", b"POST /v1/metrics HTTP/1.1\r\n", b"GET"] {
+            for piece in [1, 64] {
+                let (mut client, mut connection, _, late) = connection();
+                let began = tokio::time::Instant::now();
+                let sender = tokio::spawn(async move {
+                    for piece in sent.chunks(piece) {
+                        client.write_all(piece).await.expect("room");
+                        tokio::time::sleep(Duration::from_millis(1)).await;
+                    }
+                    std::future::pending::<DuplexStream>().await
+                });
+                let mut read = Vec::new();
+                let error = connection.read_to_end(&mut read).await.expect_err("the client is silent and stays");
+                assert_eq!((error.kind(), &read[..], late.get()), (io::ErrorKind::TimedOut, sent, 1));
+                assert_eq!(began.elapsed().as_secs(), TIMEOUT.as_secs(), "single bytes win no time");
+                sender.abort();
+            }
         }
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn it_runs_for_heads_and_not_between_them() {
-        let (mut client, mut connection, requests, _) = connection(Duration::from_secs(3600));
+        let (mut client, mut connection, requests, late) = connection();
         assert!(runs(&mut connection).await, "from the beginning");
         client.write_all(b"POST / HTTP/1.1\r\n").await.expect("room");
         assert!(runs(&mut connection).await, "until the head is complete");
@@ -189,18 +206,27 @@ mod tests {
             client.write_all(b"body").await.expect("room");
             assert!(!runs(&mut connection).await, "bodies have a deadline of their own");
             requests.answered();
+            tokio::time::sleep(2 * TIMEOUT).await;
             assert!(!runs(&mut connection).await, "idle");
             client.write_all(b"P").await.expect("room");
             assert!(runs(&mut connection).await, "the next head");
         }
+        assert_eq!(late.get(), 0);
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn http2_has_pings_instead() {
-        let (mut client, mut connection, _, _) = connection(Duration::from_secs(3600));
-        client.write_all(PREFACE).await.expect("room");
-        assert!(!runs(&mut connection).await);
-        client.write_all(b"frames").await.expect("room");
-        assert!(!runs(&mut connection).await);
+        for piece in [1, 64] {
+            let (mut client, mut connection, _, late) = connection();
+            for piece in PREFACE.chunks(piece) {
+                client.write_all(piece).await.expect("room");
+                assert_eq!(runs(&mut connection).await, connection.version != Version::Http2);
+            }
+            assert!(!runs(&mut connection).await);
+            client.write_all(b"frames").await.expect("room");
+            tokio::time::sleep(2 * TIMEOUT).await;
+            assert!(!runs(&mut connection).await);
+            assert_eq!(late.get(), 0);
+        }
     }
 }
