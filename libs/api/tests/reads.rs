@@ -358,6 +358,7 @@ async fn cells_and_pools_roll_up() {
     let cell = &cells["items"][0];
     assert_eq!((&cell["cell"], &cell["servers"], &cell["pools"]), (&json!("eu-1"), &json!(3), &json!(["db", "web"])));
     assert_eq!((&cell["loadStates"]["overloaded"], &cell["healthScoreMin"]), (&json!(1), &json!(0.44)));
+    assert_eq!(cell["healthScore"], cell["healthScoreMedian"]);
     assert_eq!(cell["toleratedShares"][1]["limitedServers"], 1);
     let pools = service.get("/v1/pools?cell=eu-1").await.json();
     let names: Vec<_> = pools["items"].as_array().into_iter().flatten().map(|p| (&p["pool"], &p["servers"])).collect();

@@ -18,7 +18,7 @@ use crate::policy::{Family, OnExpiry};
 const PIECE_BYTES: usize = 256 * 1024;
 
 /// The version written in front of every snapshot.
-pub const SNAPSHOT_VERSION: u8 = 2;
+pub const SNAPSHOT_VERSION: u8 = 3;
 
 /// A signal as readers need it.
 #[derive(Clone, Debug, PartialEq)]
@@ -138,6 +138,9 @@ pub struct CellSnapshot {
     pub inputs: Vec<InputColumn>,
     /// Decisions, one frame per class.
     pub decisions: Vec<ClassFrame>,
+    /// What the policy's roll-up gives as the health of each of [`ServerTable::pools`] and, last, of the cell: 0-1, NaN =
+    /// unknown. Empty where the policy has none.
+    pub rolled_up: Vec<f32>,
 }
 
 impl CellSnapshot {
@@ -233,6 +236,7 @@ impl CellSnapshot {
             bytes.put_u8s(out, &class.mode);
             done(out)?;
         }
+        out.put_f32s(&self.rolled_up);
         Ok(())
     }
 
@@ -290,8 +294,20 @@ impl CellSnapshot {
                 })
             })
             .collect::<Result<Vec<_>, DecodeError>>()?;
-        let snapshot =
-            Self { cell, epoch, tick_seconds, policy, servers, age_seconds, health, signals, inputs, decisions };
+        let rolled_up = if version > 2 { input.get_f32s()? } else { Vec::new() };
+        let snapshot = Self {
+            cell,
+            epoch,
+            tick_seconds,
+            policy,
+            servers,
+            age_seconds,
+            health,
+            signals,
+            inputs,
+            decisions,
+            rolled_up,
+        };
         if !snapshot.is_consistent() {
             return Err(input.error("snapshot whose columns agree"));
         }
@@ -356,6 +372,7 @@ impl CellSnapshot {
             && health.reason_offsets.last().is_some_and(|end| *end as usize == health.reasons.len())
             && health.reasons.iter().all(|reason| is_signal(&reason.signal))
             && all(&health.throttle_signal, is_signal)
+            && (self.rolled_up.is_empty() || self.rolled_up.len() == servers.pools.len() + 1)
             && self.signals.len() == signals
             && self
                 .signals
@@ -591,6 +608,9 @@ mod tests {
     /// As the first version wrote it: a cell of six servers.
     const FIRST: &[u8] = include_bytes!("../tests/fixtures/snapshot-v1.bin");
 
+    /// The same as the second version wrote it.
+    const SECOND: &[u8] = include_bytes!("../tests/fixtures/snapshot-v2.bin");
+
     #[test]
     fn the_first_version_is_read_for_ever_and_takes_less_now() {
         let snapshot = CellSnapshot::decode(FIRST).unwrap();
@@ -607,6 +627,22 @@ mod tests {
             Ok::<(), Infallible>(())
         });
         assert!(pieces == bytes);
+    }
+
+    #[test]
+    fn the_second_version_is_read_for_ever_and_is_the_same() {
+        let (first, second) = (CellSnapshot::decode(FIRST).unwrap(), CellSnapshot::decode(SECOND).unwrap());
+        assert!(second.rolled_up.is_empty());
+        assert!(second.encode() == first.encode());
+    }
+
+    #[test]
+    fn what_is_rolled_up_is_read_back_and_has_a_value_for_each_pool_and_the_cell() {
+        let mut snapshot = CellSnapshot::decode(SECOND).unwrap();
+        snapshot.rolled_up = vec![0.25; snapshot.servers.pools.len() + 1];
+        assert_eq!(CellSnapshot::decode(&snapshot.encode()).unwrap().rolled_up, snapshot.rolled_up);
+        snapshot.rolled_up.pop();
+        assert!(CellSnapshot::decode(&snapshot.encode()).is_err());
     }
 
     #[test]

@@ -247,3 +247,22 @@ fn roll_ups_count_states_and_shares_per_pool() {
     assert_eq!((cell.servers, cell.score_median, cell.classes[1].limited), (3, 0.2, 1));
     assert!((cell.classes[1].would_admit_mean - 2.5 / 3.0).abs() < 1e-9);
 }
+
+#[test]
+fn the_health_of_a_pool_is_what_the_policy_makes_of_it_or_the_median_of_its_servers() {
+    let servers = table(&[("a", &[], "web"), ("b", &[], "web"), ("c", &[], "db")]);
+    let mut snapshot = snapshot("eu-1", EPOCH, servers);
+    snapshot.health.score = vec![0.2, 0.4, f32::NAN];
+    let scores = |view: &CellView| {
+        let rollups = view.pool_rollups()[1..].iter().chain([view.rollup()]);
+        rollups.map(|rollup| Some(rollup.score).filter(|score| !score.is_nan())).collect::<Vec<_>>()
+    };
+    let model = ReadModel::new(5);
+    model.apply(snapshot.clone());
+    assert_eq!(scores(&view(&model)), [Some(0.2), None, Some(0.2)]);
+    // Unknown to the roll-up is unknown, whatever the median is.
+    snapshot.epoch += 10;
+    snapshot.rolled_up = vec![f32::NAN, 0.7, 0.9, f32::NAN];
+    model.apply(snapshot);
+    assert_eq!(scores(&view(&model)), [Some(0.7), Some(0.9), None]);
+}
