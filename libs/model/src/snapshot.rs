@@ -149,7 +149,7 @@ impl CellSnapshot {
         self.servers.server.len()
     }
 
-    /// Whether the cell has no server.
+    /// Whether the cell has no server. Such a snapshot is the last one of its cell: it was let go.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

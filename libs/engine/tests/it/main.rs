@@ -10,6 +10,7 @@ use headroom_model::{SampleBatch, SampleBatchBuilder, Timestamp};
 use headroom_testkit::{BASE_SECONDS, Event, Scenario, Variation, compile, run};
 
 mod backlog;
+mod departure;
 
 /// Runs the scenario as written and demands what it states; then demands the same bytes of every other way in which the
 /// same samples can reach the engine between the same ticks.
@@ -63,6 +64,7 @@ scenarios!(
     days_behind_is_not_gone,
     data_quality_is_shown,
     pools_are_rolled_up,
+    a_cell_without_servers_is_let_go,
 );
 
 /// A clock ahead of the tick is wrong only where there is a clock to compare with, which scenarios have not.
