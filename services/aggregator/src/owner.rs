@@ -21,8 +21,8 @@ use crate::publish::{Fence, Owning, Publisher, SnapshotSink};
 use crate::status::{Progress, Status};
 use crate::tail::{Next, REST, Tail, rest};
 
-/// How long an owner that was fenced rests before it claims the partition again, if it is still meant to own it.
-const FENCED_REST: Duration = Duration::from_secs(5);
+/// How long an owner that was fenced, or whose engine panicked, rests before it claims the partition again, if it is still meant to own it.
+const FENCED_REST: Duration = Duration::from_secs(if cfg!(test) { 0 } else { 5 });
 
 /// Seconds of ticks between two announcements of the metrics seen, for which an engine looks through all its rows.
 const INPUTS_SECONDS: i64 = 60;
@@ -498,3 +498,6 @@ fn describe(engine: &Partition, progress: &mut Progress) {
         progress.epochs = engine.epochs();
     }
 }
+
+#[cfg(test)]
+mod tests;
