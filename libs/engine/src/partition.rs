@@ -323,6 +323,11 @@ impl Partition {
         self.next_policy.as_ref().or(self.policy.as_ref()).map(|policy| &policy.policy.hash)
     }
 
+    /// Whether a cell is here, be it before its first tick.
+    pub fn has_cell(&self, cell: &str) -> bool {
+        self.cells.contains_key(cell)
+    }
+
     /// Epoch of every cell that has published.
     pub fn epochs(&self) -> BTreeMap<Arc<str>, i64> {
         self.cells.iter().filter_map(|(name, cell)| Some((name.clone(), cell.epoch()?))).collect()

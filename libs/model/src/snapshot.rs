@@ -154,6 +154,37 @@ impl CellSnapshot {
         self.len() == 0
     }
 
+    /// The last word about the cell where its engine can no longer be asked for it: what it would publish at `epoch`
+    /// under the same policy without a server.
+    pub fn without_servers(&self, epoch: i64) -> Self {
+        let signals = self.policy.signals.len();
+        let signal = |_| SignalColumn {
+            value: ScalarBuffer::default(),
+            samples: ScalarBuffer::default(),
+            age_seconds: ScalarBuffer::default(),
+        };
+        let input = |_| InputColumn { value: ScalarBuffer::default(), source: ScalarBuffer::default() };
+        Self {
+            cell: self.cell.clone(),
+            epoch,
+            tick_seconds: self.tick_seconds,
+            policy: self.policy.clone(),
+            servers: Arc::default(),
+            age_seconds: Vec::new(),
+            health: HealthFrame {
+                signal_pressure: vec![Vec::new(); signals],
+                signal_status: vec![Vec::new(); signals],
+                relative_thresholds: vec![Vec::new(); signals],
+                reason_offsets: vec![0],
+                ..HealthFrame::default()
+            },
+            signals: (0..signals).map(signal).collect(),
+            inputs: (0..self.policy.inputs.len()).map(input).collect(),
+            decisions: vec![ClassFrame::default(); self.policy.classes.len()],
+            rolled_up: Vec::new(),
+        }
+    }
+
     /// The reasons of a row.
     pub fn reasons(&self, row: usize) -> &[Reason] {
         match (self.health.reason_offsets.get(row), self.health.reason_offsets.get(row + 1)) {
@@ -643,6 +674,14 @@ mod tests {
         assert_eq!(CellSnapshot::decode(&snapshot.encode()).unwrap().rolled_up, snapshot.rolled_up);
         snapshot.rolled_up.pop();
         assert!(CellSnapshot::decode(&snapshot.encode()).is_err());
+    }
+
+    #[test]
+    fn a_snapshot_without_servers_is_whole() {
+        let last = CellSnapshot::decode(SECOND).unwrap().without_servers(30);
+        assert!(last.is_empty() && last.is_consistent());
+        let again = CellSnapshot::decode(&last.encode()).unwrap();
+        assert_eq!((&*again.cell, again.epoch, again.encode() == last.encode()), ("us-1", 30, true));
     }
 
     #[test]

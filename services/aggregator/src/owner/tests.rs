@@ -117,11 +117,22 @@ fn append(log: &dyn SampleLog, record: LogRecord) {
 /// The snapshots that an aggregator hands over, as seconds and content. `before` is called with the second first.
 struct Run {
     aggregator: Aggregator,
+    snapshots: Arc<MemorySnapshotLog>,
     published: Receiver<(i64, Vec<u8>)>,
 }
 
 impl Run {
     fn start(
+        log: &Arc<MemorySampleLog>,
+        checkpoints: Arc<dyn CheckpointStore>,
+        before: impl Fn(i64) + Send + Sync + 'static,
+    ) -> Self {
+        Self::beside(Arc::new(MemorySnapshotLog::new(10)), log, checkpoints, before)
+    }
+
+    /// Where snapshots were published before.
+    fn beside(
+        snapshots: Arc<MemorySnapshotLog>,
         log: &Arc<MemorySampleLog>,
         checkpoints: Arc<dyn CheckpointStore>,
         before: impl Fn(i64) + Send + Sync + 'static,
@@ -141,11 +152,10 @@ impl Run {
             outages: None,
         };
         let metrics = Metrics::new(&Telemetry::new(TelemetryOptions::default()));
-        let snapshots = Arc::new(MemorySnapshotLog::new(10));
-        let aggregator = Aggregator::new(log.clone(), snapshots, checkpoints, options, sink, None, metrics)
+        let aggregator = Aggregator::new(log.clone(), snapshots.clone(), checkpoints, options, sink, None, metrics)
             .expect("a thread can be started");
         aggregator.own([0]).expect("a thread can be started");
-        Self { aggregator, published }
+        Self { aggregator, snapshots, published }
     }
 
     /// What was published up to the snapshot of this second.
@@ -265,4 +275,24 @@ fn who_is_told_to_stop_while_the_checkpoint_cannot_be_read_leaves_it_as_it_is() 
     run.aggregator.stop();
     assert!(!unreadable.stored.load(Ordering::Relaxed));
     assert!(store.newest(0).expect("it can be read") == before && run.published.try_recv().is_err());
+}
+
+#[test]
+fn a_cell_whose_last_word_was_lost_is_let_go() {
+    let (log, checkpoints) = stopped_after(3);
+    let first = &undisturbed(1)[0].1;
+    let snapshots = Arc::new(MemorySnapshotLog::new(10));
+    // Of this partition and known, of this partition and not known any more, and of another one.
+    for (cell, partition) in [("eu-1", 0), ("us-1", 0), ("ap-1", 1)] {
+        let mut snapshot = CellSnapshot::decode(first).expect("it is one");
+        snapshot.cell = cell.into();
+        let header = crate::publish::header(partition, Position(3));
+        snapshots.publish_snapshot(&Arc::new(snapshot), header).expect("there is room");
+    }
+    let run = Run::beside(snapshots, &log, checkpoints, |_| {});
+    let last = CellSnapshot::decode(&run.until(30)[0].1).expect("it is one");
+    assert_eq!((&*last.cell, last.len()), ("us-1", 0));
+    run.aggregator.stop();
+    assert_eq!(run.snapshots.cells(), ["ap-1".into(), "eu-1".into()]);
+    assert!(run.published.try_recv().is_err());
 }
