@@ -196,6 +196,12 @@ impl ApiState {
         }
     }
 
+    /// The cells that were let go and are not among `cells`, which were asked for before: who was removed with them.
+    pub(crate) fn departed(&self, cells: &[Arc<CellView>]) -> Vec<Arc<CellView>> {
+        let is_gone = |name: &Arc<str>| !cells.iter().any(|view| view.snapshot().cell == *name);
+        self.read_model.departed().iter().filter(|(name, _)| is_gone(name)).map(|(_, view)| Arc::clone(view)).collect()
+    }
+
     /// That some cell has a class of that name; an empty service may get one yet.
     pub(crate) fn known_class(&self, class: Option<&str>) -> Result<(), ApiError> {
         let Some(class) = class else { return Ok(()) };

@@ -363,6 +363,7 @@ async fn cells_and_pools_roll_up() {
     assert_eq!((&cell["cell"], &cell["servers"], &cell["pools"]), (&json!("eu-1"), &json!(3), &json!(["db", "web"])));
     assert_eq!((&cell["loadStates"]["overloaded"], &cell["healthScoreMin"]), (&json!(1), &json!(0.44)));
     assert_eq!(cell["coverageMean"], json!(0.89));
+    assert_eq!(cell["healthScore"], cell["healthScoreMedian"]);
     assert_eq!(cell["toleratedShares"][1]["limitedServers"], 1);
     let pools = service.get("/v1/pools?cell=eu-1").await.json();
     let names: Vec<_> = pools["items"].as_array().into_iter().flatten().map(|p| (&p["pool"], &p["servers"])).collect();
@@ -386,4 +387,22 @@ async fn explain_shows_the_way_from_metric_to_decision() {
     );
     assert_eq!(explain["classes"][0]["because"], "the class is exempt from throttling");
     assert_eq!(explain["confidence"]["ok"], json!(["cpu_busy", "disk_await_p95"]));
+}
+
+#[tokio::test]
+async fn a_cell_that_was_let_go_answers_404_and_names_who_left_with_it() {
+    let service = service();
+    let before = service.get("/v1/decisions").await.json()["epoch"].clone();
+    let servers = service.get("/v1/cells/eu-1").await.json()["servers"].clone();
+    service.read_model.apply(snapshot("us-1", EPOCH, table(&[("db-1", &[], "db")])));
+    service.read_model.apply(snapshot("eu-1", EPOCH + 10, table(&[])));
+    for path in ["/v1/cells/eu-1", "/v1/decisions?cell=eu-1", "/v1/snapshot?cell=eu-1", "/v1/watch?cell=eu-1"] {
+        assert_eq!(service.get(path).await.status.as_u16(), 404, "{path}");
+    }
+    let changed = service.get(&format!("/v1/decisions?since={before}")).await.json();
+    assert_eq!(json!(changed["removed"].as_array().map(Vec::len)), servers);
+    assert!(changed["removed"].as_array().into_iter().flatten().all(|removed| removed["cell"] == "eu-1"));
+    assert_eq!(changed["cells"].as_array().map(Vec::len), Some(1));
+    let later = service.get(&format!("/v1/decisions?since={}", EPOCH + 10)).await.json();
+    assert_eq!(later["removed"], json!([]));
 }

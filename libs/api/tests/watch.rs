@@ -323,3 +323,30 @@ async fn a_long_round_goes_on_with_the_newest_snapshot() {
     assert!(would_admit.is_some_and(|fraction| fraction < 1.0));
     assert_eq!(ids, [EPOCH, EPOCH + 20]);
 }
+
+#[tokio::test]
+async fn a_cell_that_was_let_go_is_told_once_and_its_own_stream_ends() {
+    let service = Service::new();
+    service.read_model.apply(quiet(EPOCH));
+    service.read_model.apply(snapshot("us-1", EPOCH, table(&[("db-1", &[], "db")])));
+    let (mut all, mut one) = (Events::open(&service, "", None).await, Events::open(&service, "?cell=eu-1", None).await);
+    for expected in ["eu-1", "us-1"] {
+        assert_eq!(all.next().await.expect("an event").1["cell"], expected);
+    }
+    one.next().await.expect("an event");
+    service.read_model.apply(snapshot("eu-1", EPOCH + 10, table(&[])));
+    for events in [&mut all, &mut one] {
+        let (_, farewell) = events.next().await.expect("an event");
+        assert_eq!((&farewell["cell"], &farewell["full"]), (&json!("eu-1"), &json!(false)));
+        assert_eq!(names(&farewell, "removed"), ["web-1", "web-2"]);
+    }
+    assert!(one.next().await.is_none(), "the stream of a cell ends with it");
+    service.read_model.apply(snapshot("us-1", EPOCH + 10, table(&[("db-1", &[], "db")])));
+    let (id, next) = all.next().await.expect("an event");
+    assert_eq!((id, &next["cell"]), (Some(EPOCH + 10), &json!("us-1")));
+    // Who was away when it left learns of it when they resume.
+    let mut resumed = Events::open(&service, "", Some(EPOCH)).await;
+    let told = [resumed.next().await.expect("an event").1, resumed.next().await.expect("an event").1];
+    assert_eq!(told.each_ref().map(|event| &event["cell"]), [&json!("us-1"), &json!("eu-1")]);
+    assert_eq!(names(&told[1], "removed"), ["web-1", "web-2"]);
+}

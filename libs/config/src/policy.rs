@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use headroom_catalog::DEFAULT_POLICY;
-use headroom_expr::{ExprError, compile, compile_score, nearest};
+use headroom_expr::{ExprError, compile, compile_rollup, compile_score, nearest};
 use headroom_model::hash::stable_hash;
 use headroom_model::policy::{
     AttributeFilter, ClassSpec, HealthSpec, InputSpec, LeaseSpec, OnExpiry, PeerSpec, Policy, Rule, Selector,
@@ -112,7 +112,7 @@ impl Builder<'_> {
         inputs.sort_by(|a, b| a.name.cmp(&b.name));
         let signals: Vec<SignalSpec> =
             parsed.signals.0.iter().map(|(name, signal)| self.signal(name, signal, &inputs)).collect();
-        self.expressions(&inputs, &signals, parsed.score.as_deref());
+        self.expressions(&inputs, &signals, &parsed);
         let classes: Vec<ClassSpec> = parsed.classes.0.iter().map(|(name, class)| self.class(name, class)).collect();
         self.order_of_set_points(&classes, &["classes"]);
         let mut rules = self.rules(&parsed, &signals, &classes);
@@ -149,6 +149,7 @@ impl Builder<'_> {
             inputs,
             signals,
             score: parsed.score,
+            rollup: parsed.rollup,
             classes: classes.into_iter().map(|class| class.name).collect(),
             rules,
         }
@@ -299,7 +300,7 @@ impl Builder<'_> {
         }
     }
 
-    fn expressions(&mut self, inputs: &[InputSpec], signals: &[SignalSpec], score: Option<&str>) {
+    fn expressions(&mut self, inputs: &[InputSpec], signals: &[SignalSpec], parsed: &PolicyFile) {
         let names: Vec<&str> = inputs.iter().map(|input| input.name.as_str()).collect();
         let pairs: Vec<(&str, &str)> =
             signals.iter().map(|signal| (signal.name.as_str(), signal.expression.as_str())).collect();
@@ -310,17 +311,25 @@ impl Builder<'_> {
                 self.expression(&["signals", &name, "expression"], expression, error);
             }
         }
-        if let Some(score) = score {
-            let signals: Vec<&str> = signals.iter().map(|signal| signal.name.as_str()).collect();
+        let signals: Vec<&str> = signals.iter().map(|signal| signal.name.as_str()).collect();
+        if let Some(score) = &parsed.score {
             for error in compile_score(&signals, score).err().unwrap_or_default() {
                 self.expression(&["score"], score, error);
+            }
+        }
+        if let Some(rollup) = &parsed.rollup {
+            for error in compile_rollup(&signals, rollup).err().unwrap_or_default() {
+                self.expression(&["rollup"], rollup, error);
             }
         }
     }
 
     fn expression(&mut self, path: &[&str], expression: &str, error: ExprError) {
         let origin = place_inside(self.tree.origin_of(path), expression, &error, self.text_of);
-        let subject = path.get(1).map_or_else(|| "the score".to_owned(), |name| format!("signal `{name}`"));
+        let subject = match path {
+            [of, name, ..] => format!("{} `{name}`", of.trim_end_matches('s')),
+            of => format!("the {}", of.concat()),
+        };
         let message = format!("{subject}: {}", error.message);
         self.problems.push(Problem::new(&origin, message).suggesting(error.suggestion));
     }

@@ -34,6 +34,9 @@ pub(crate) struct PolicyFile {
     /// An expression that replaces the score.
     #[serde(default)]
     pub score: Option<String>,
+    /// An expression for the health of each pool and of the cell; without one it is the median score of their servers.
+    #[serde(default)]
+    pub rollup: Option<String>,
     /// Columns made of metrics.
     #[serde(default)]
     pub inputs: Named<Input>,

@@ -43,8 +43,11 @@ fn a_short_policy_changes_what_it_names() {
          signals:\n  cpu_busy: {over: 0.9}\n  cpu_steal: null\n  queue_age:\n    {family: queue, unit: s, expression: queue_age_max, under: 30, over: 120, critical: 600}\n\
          inputs:\n  queue_age_max: {function: max, fold: max, sources: [{metrics: [app.queue.age]}]}\n\
          classes:\n  internalMaintenance: null\n  discretionary: {set_point: 0.6}\n\
-         score: 1 - clamp01(greatest(load_pressure, queue_age_pressure) / 2)\n",
+         score: 1 - clamp01(greatest(load_pressure, queue_age_pressure) / 2)\n\
+         rollup: mean(queue_age_pressure)\n",
     );
+    assert_eq!(policy.rollup.as_deref(), Some("mean(queue_age_pressure)"));
+    assert_eq!(load("").rollup, None);
     assert_eq!(thresholds(&policy, "default", "cpu_busy"), Thresholds { under: 0.7, over: 0.9, critical: 0.98 });
     assert!(policy.signals.iter().all(|signal| signal.name != "cpu_steal"));
     assert_eq!(policy.signals.last().unwrap().name, "queue_age");
@@ -198,6 +201,10 @@ fn what_is_refused_says_where_and_what_was_meant() {
         (
             "score: pressure + nope",
             "p.yaml:1:19: the score: unknown column `nope`\n  1 | score: pressure + nope\n    |                   ^",
+        ),
+        (
+            "rollup: mean(scor) / 2",
+            "p.yaml:1:14: the rollup: unknown column `scor`; did you mean `score`?\n  1 | rollup: mean(scor) / 2\n    |              ^",
         ),
         (
             "extends: nothing",

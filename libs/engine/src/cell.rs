@@ -21,7 +21,7 @@ use headroom_window::{
 use crate::compiled::CompiledPolicy;
 use crate::registry::{Registry, RegistryCounters, RegistryLimits};
 use crate::signals::{self, SignalState};
-use crate::snapshot;
+use crate::{score, snapshot};
 
 /// What an engine needs to know besides the policy.
 #[derive(Clone, Debug)]
@@ -272,9 +272,12 @@ impl Cell {
         };
         let mut health =
             self.health.step(tick, self.tick_seconds, &servers, &frames, policy, self.registry.pools().len());
-        if let Some(score) = &compiled.score {
-            snapshot::replace_score(score, &frames, &mut health);
+        if let Some(own) = &compiled.score {
+            score::replace_score(own, &frames, &mut health);
         }
+        let rolled_up = compiled.rollup.as_ref().map_or_else(Vec::new, |rollup| {
+            score::roll_up(rollup, &servers, self.registry.pools().len(), &frames, &health)
+        });
         let learning = self.is_learning(tick);
         let throttle = self.throttle.step(&Step {
             tick,
@@ -300,6 +303,7 @@ impl Cell {
             batch: &mut batch,
             frames,
             health,
+            rolled_up,
             throttle,
         }));
         self.windows.recycle(batch);

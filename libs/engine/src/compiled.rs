@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use headroom_catalog::Matcher;
-use headroom_expr::{ExprError, Program};
+use headroom_expr::{ExprError, Program, Rollup};
 use headroom_model::Policy;
 use headroom_model::snapshot::{ClassHead, PolicyHead, RuleHead, SignalHead};
 
@@ -15,6 +15,8 @@ pub struct CompiledPolicy {
     pub(crate) program: Program,
     /// The expression that replaces the score, if there is one.
     pub(crate) score: Option<Program>,
+    /// The expression for the health of pools and of the cell, if there is one.
+    pub(crate) rollup: Option<Rollup>,
     pub(crate) matcher: Arc<Matcher>,
     pub(crate) head: Arc<PolicyHead>,
     /// Per signal: the input that counts its events, if it demands a volume.
@@ -36,6 +38,10 @@ impl CompiledPolicy {
             Some(expression) => Some(headroom_expr::compile_score(&names, expression)?),
             None => None,
         };
+        let rollup = match &policy.rollup {
+            Some(expression) => Some(headroom_expr::compile_rollup(&names, expression)?),
+            None => None,
+        };
         let volume_inputs = policy
             .signals
             .iter()
@@ -46,7 +52,7 @@ impl CompiledPolicy {
             .collect();
         let head = Arc::new(head_of(&policy));
         let matcher = Arc::new(Matcher::new(&policy.inputs));
-        Ok(Self { policy: Arc::new(policy), program, score, matcher, head, volume_inputs })
+        Ok(Self { policy: Arc::new(policy), program, score, rollup, matcher, head, volume_inputs })
     }
 }
 

@@ -16,6 +16,7 @@ mod cell;
 mod compiled;
 mod partition;
 mod registry;
+mod score;
 mod signals;
 mod snapshot;
 

@@ -69,6 +69,8 @@ pub struct Partition {
     /// What was passed over, the older first.
     backlog: Vec<PassedOver>,
     counters: Counters,
+    /// What the registries of cells that were let go have counted last.
+    last_counted: Vec<(Arc<str>, RegistryCounters)>,
 }
 
 impl Partition {
@@ -86,6 +88,7 @@ impl Partition {
             newest: [None, None],
             backlog: Vec::new(),
             counters: Counters::default(),
+            last_counted: Vec::new(),
         }
     }
 
@@ -230,7 +233,9 @@ impl Partition {
     }
 
     /// Closes the panes of every cell and returns the snapshots to publish; `None` where the tick is not later than the
-    /// last one and so changes nothing.
+    /// last one and so changes nothing. A cell that has no server left is let go: its last snapshot is empty, which tells
+    /// the same to all who read it, and should it return, it begins as a new one. The mode that an operator has set for it
+    /// stays; a word about a cell is not about who is in it.
     pub fn handle_tick(&mut self, tick: Timestamp) -> Option<Vec<Arc<CellSnapshot>>> {
         if self.last_tick.is_some_and(|last| tick <= last) {
             self.counters.ticks_ignored += 1;
@@ -249,7 +254,13 @@ impl Partition {
             let mode = modes.get(name).copied().unwrap_or(everywhere);
             cell.handle_tick(tick, mode)
         });
-        Some(snapshots.collect())
+        let snapshots: Vec<Arc<CellSnapshot>> = snapshots.collect();
+        for snapshot in snapshots.iter().filter(|snapshot| snapshot.is_empty()) {
+            if let Some(mut cell) = self.cells.remove(&snapshot.cell) {
+                self.last_counted.push((snapshot.cell.clone(), cell.take_registry_counters()));
+            }
+        }
+        Some(snapshots)
     }
 
     /// A policy comes into force with the next tick; the very first one at once, for there are no samples before it.
@@ -312,6 +323,11 @@ impl Partition {
         self.next_policy.as_ref().or(self.policy.as_ref()).map(|policy| &policy.policy.hash)
     }
 
+    /// Whether a cell is here, be it before its first tick.
+    pub fn has_cell(&self, cell: &str) -> bool {
+        self.cells.contains_key(cell)
+    }
+
     /// Epoch of every cell that has published.
     pub fn epochs(&self) -> BTreeMap<Arc<str>, i64> {
         self.cells.iter().filter_map(|(name, cell)| Some((name.clone(), cell.epoch()?))).collect()
@@ -359,7 +375,8 @@ impl Partition {
 
     /// What all cells' registries have counted since the last call.
     pub fn take_registry_counters(&mut self) -> Vec<(Arc<str>, RegistryCounters)> {
-        self.cells.iter_mut().map(|(name, cell)| (name.clone(), cell.take_registry_counters())).collect()
+        let living = self.cells.iter_mut().map(|(name, cell)| (name.clone(), cell.take_registry_counters()));
+        self.last_counted.drain(..).chain(living).collect()
     }
 
     /// Everything as bytes: [`Self::restore`] continues to the bit.

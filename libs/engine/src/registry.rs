@@ -9,18 +9,17 @@
 //! shared name is counted as a conflict and finds only the first.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use hashbrown::HashTable;
-use headroom_model::codec::{DecodeError, Decoder, Encoder};
 use headroom_model::resource::{DEFAULT_NAME, Resource};
 use headroom_model::time::NANOS_PER_SECOND;
 use headroom_window::ResourceId;
-use rustc_hash::FxHasher;
 
-/// Attributes that name a host: within one server each has one value.
-const HOST_KINDS: [&str; 4] = ["host.id", "host.name", "k8s.node.name", "k8s.node.uid"];
+mod checkpoint;
+mod host;
+
+use host::{Kinds, compatible, content_hash, is_nameless, kinds_of, resource_order, same_host};
 
 /// Bounds of what a cell takes in. They refuse the new, never evict the live.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,22 +72,13 @@ pub struct Server {
     pub pool: u32,
     /// Indices into the registry's resources, in resource order.
     resources: Vec<u32>,
-    /// Host-level names by kind, in the order of [`HOST_KINDS`].
+    /// Host-level names by kind, in the order of [`host::HOST_KINDS`].
     kinds: Kinds,
 }
 
-/// Host-level names by kind, in the order of [`HOST_KINDS`]; a map would take more memory than all else of a server.
-type Kinds = [Option<Arc<str>>; HOST_KINDS.len()];
-
-/// What resources say about kinds: of each the first that says anything.
-fn kinds_of(resources: &[u32], entries: &[Option<Entry>]) -> Kinds {
-    HOST_KINDS.map(|kind| {
-        let mut resources = resources.iter().filter_map(|at| entries[*at as usize].as_ref());
-        resources.find_map(|entry| {
-            let named = entry.resource.attributes.iter().find(|(key, _)| &**key == kind);
-            named.map(|(_, name)| name.clone())
-        })
-    })
+/// The resources in these places.
+fn resources_of<'a>(at: &'a [u32], entries: &'a [Option<Entry>]) -> impl Iterator<Item = &'a Resource> + Clone {
+    at.iter().filter_map(|at| entries[*at as usize].as_ref()).map(|entry| &*entry.resource)
 }
 
 #[derive(Clone, Debug)]
@@ -290,7 +280,7 @@ impl Registry {
         let mut candidates: BTreeSet<u32> = BTreeSet::new();
         for name in resource.host_names.iter().chain(std::iter::once(&resource.server)) {
             if let Some(slot) = self.by_name.get(name) {
-                if self.servers[*slot as usize].as_ref().is_some_and(|server| compatible(server, resource)) {
+                if self.servers[*slot as usize].as_ref().is_some_and(|server| compatible(&server.kinds, resource)) {
                     candidates.insert(*slot);
                 } else {
                     self.counters.name_conflicts += 1;
@@ -398,7 +388,7 @@ impl Registry {
     fn describe(&mut self, slot: u32) -> usize {
         let Some(server) = self.servers.get_mut(slot as usize).and_then(Option::as_mut) else { return 0 };
         let entries = &self.entries;
-        server.kinds = kinds_of(&server.resources, entries);
+        server.kinds = kinds_of(resources_of(&server.resources, entries));
         // Of several pools the first in order counts; `default` says nothing and gives way to any other.
         let mut named = server
             .resources
@@ -587,181 +577,12 @@ impl Registry {
             .filter_map(|at| self.entries[*at as usize].as_ref())
             .find_map(|entry| entry.resource.attribute(key).map(str::to_owned))
     }
-
-    /// Writes everything, pending resources included.
-    pub fn encode(&self, out: &mut Encoder) {
-        out.put_strs(&self.pools);
-        out.put_u32(self.servers.len() as u32);
-        for server in &self.servers {
-            out.put_bool(server.is_some());
-            if let Some(server) = server {
-                out.put_str(&server.name);
-                out.put_u32(server.pool);
-                out.put_u32s(&server.resources);
-            }
-        }
-        out.put_u32(self.entries.len() as u32);
-        for entry in &self.entries {
-            out.put_bool(entry.is_some());
-            if let Some(entry) = entry {
-                let resource = &entry.resource;
-                out.put_str(&resource.server);
-                out.put_strs(&resource.host_names);
-                out.put_strs(&resource.aliases);
-                out.put_str(&resource.cell);
-                out.put_str(&resource.pool);
-                out.put_str(&resource.sender);
-                out.put_pairs(&resource.attributes);
-                out.put_u32(entry.window.0);
-                out.put_u32(entry.slot);
-                out.put_i64(entry.seen);
-            }
-        }
-        out.put_u32s(&self.pending);
-        out.put_u32(self.by_name.len() as u32);
-        for (name, slot) in &self.by_name {
-            out.put_str(name);
-            out.put_u32(*slot);
-        }
-        out.put_u64(self.generation);
-    }
-
-    /// Reads what [`Self::encode`] wrote.
-    ///
-    /// # Errors
-    /// If the bytes are damaged.
-    pub fn decode(limits: RegistryLimits, input: &mut Decoder<'_>) -> Result<Self, DecodeError> {
-        let mut registry = Self::new(limits);
-        registry.pools = input.get_strs()?;
-        for slot in 0..input.get_length(1, "servers")? {
-            registry.servers.push(if input.get_bool()? {
-                Some(Server {
-                    name: Arc::from(input.get_str()?),
-                    pool: input.get_u32()?,
-                    resources: input.get_u32s()?,
-                    kinds: Default::default(),
-                })
-            } else {
-                registry.free_slots.insert(slot as u32);
-                None
-            });
-        }
-        let arc = |input: &mut Decoder<'_>| input.get_str().map(Arc::<str>::from);
-        for at in 0..input.get_length(1, "resources")? {
-            registry.entries.push(if input.get_bool()? {
-                let resource = Arc::new(Resource {
-                    server: arc(input)?,
-                    host_names: input.get_strs()?,
-                    aliases: input.get_strs()?,
-                    cell: arc(input)?,
-                    pool: arc(input)?,
-                    sender: arc(input)?,
-                    attributes: input.get_pairs()?,
-                });
-                Some(Entry {
-                    resource,
-                    window: ResourceId(input.get_u32()?),
-                    slot: input.get_u32()?,
-                    seen: input.get_i64()?,
-                })
-            } else {
-                registry.free_entries.insert(at as u32);
-                None
-            });
-        }
-        registry.pending = input.get_u32s()?;
-        for _ in 0..input.get_length(8, "names")? {
-            let name = arc(input)?;
-            registry.by_name.insert(name, input.get_u32()?);
-        }
-        registry.generation = input.get_u64()?;
-        registry.rebuild(input)?;
-        Ok(registry)
-    }
-
-    /// Restores what follows from the rest, and refuses indices that lead nowhere.
-    fn rebuild(&mut self, input: &Decoder<'_>) -> Result<(), DecodeError> {
-        let (entries, slots) = (&self.entries, self.servers.len());
-        let known = |at: &u32| entries.get(*at as usize).is_some_and(Option::is_some);
-        let sound = self.pending.iter().all(known)
-            && self
-                .servers
-                .iter()
-                .flatten()
-                .all(|s| s.resources.iter().all(known) && (s.pool as usize) < self.pools.len())
-            && entries.iter().flatten().all(|e| e.slot == UNASSIGNED || (e.slot as usize) < slots)
-            && self.by_name.values().all(|slot| (*slot as usize) < slots)
-            && !self.pools.is_empty();
-        if !sound {
-            return Err(input.error("registry of servers"));
-        }
-        for (at, entry) in self.entries.iter().enumerate() {
-            let Some(entry) = entry else { continue };
-            let entries = &self.entries;
-            self.by_content.insert_unique(content_hash(&entry.resource), at as u32, |other| {
-                entries[*other as usize].as_ref().map_or(0, |entry| content_hash(&entry.resource))
-            });
-        }
-        for server in self.servers.iter_mut().flatten() {
-            server.kinds = kinds_of(&server.resources, &self.entries);
-        }
-        self.pool_places = self.pools.iter().zip(0u32..).map(|(pool, place)| (pool.clone(), place)).collect();
-        self.pool_servers = vec![0; self.pools.len()];
-        for server in self.servers.iter().flatten() {
-            self.pool_servers[server.pool as usize] += 1;
-        }
-        self.pools_unused = (1..self.pools.len() as u32).filter(|at| self.pool_servers[*at as usize] == 0).collect();
-        // Earlier versions kept the names of resources that were gone.
-        let mut by_name = std::mem::take(&mut self.by_name);
-        by_name.retain(|name, slot| self.server(*slot as usize).is_some_and(|server| self.is_named(server, name)));
-        self.by_name = by_name;
-        Ok(())
-    }
-}
-
-/// Whether a resource may be one of the server's: it contradicts none of its host-level names.
-fn compatible(server: &Server, resource: &Resource) -> bool {
-    HOST_KINDS.iter().zip(&server.kinds).all(|(kind, mine)| match (mine, resource.attribute(kind)) {
-        (Some(mine), Some(theirs)) => same_host(mine, theirs),
-        _ => true,
-    })
-}
-
-/// Whether two names may be of one host: equal, or one is the first label of the other.
-fn same_host(a: &str, b: &str) -> bool {
-    a == b || a.split('.').next() == Some(b) || b.split('.').next() == Some(a)
-}
-
-/// Whether a resource has no name but a number: it founds a server only where nobody on the host says a name.
-fn is_nameless(resource: &Resource) -> bool {
-    let attribute = resource.attributes.iter().find(|(_, value)| *value == resource.server);
-    attribute.is_some_and(|(key, _)| matches!(&**key, "host.id" | "k8s.node.uid"))
-}
-
-fn resource_order(a: &Resource, b: &Resource) -> std::cmp::Ordering {
-    (&a.server, &a.host_names, &a.sender, &a.attributes, &a.pool, &a.aliases).cmp(&(
-        &b.server,
-        &b.host_names,
-        &b.sender,
-        &b.attributes,
-        &b.pool,
-        &b.aliases,
-    ))
-}
-
-fn content_hash(resource: &Resource) -> u64 {
-    let mut hasher = FxHasher::default();
-    resource.server.hash(&mut hasher);
-    resource.sender.hash(&mut hasher);
-    for (key, value) in &resource.attributes {
-        key.hash(&mut hasher);
-        value.hash(&mut hasher);
-    }
-    hasher.finish()
 }
 
 #[cfg(test)]
 mod tests {
+    use headroom_model::codec::{Decoder, Encoder};
+
     use super::*;
 
     fn resource(server: &str, pool: &str) -> Arc<Resource> {

@@ -5,10 +5,7 @@ use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::Float64Type;
-use arrow_array::{Array, ArrayRef, Float64Array, RecordBatch};
 use arrow_buffer::{ArrowNativeType, ScalarBuffer};
-use arrow_schema::{DataType, Field, Schema};
-use headroom_expr::{ExprState, Program};
 use headroom_model::coverage::coverage_byte;
 use headroom_model::frame::{ClassFrame, HealthFrame, ServerFrame, SignalFrame, ThrottleFrame};
 use headroom_model::snapshot::{InputColumn, PolicyHead, ServerTable, SignalColumn};
@@ -27,6 +24,8 @@ pub(crate) struct Parts<'a> {
     pub(crate) batch: &'a mut WindowBatch,
     pub(crate) frames: Vec<SignalFrame>,
     pub(crate) health: HealthFrame,
+    /// The health of each pool and, last, of the cell; empty where the policy has no roll-up.
+    pub(crate) rolled_up: Vec<f32>,
     pub(crate) throttle: ThrottleFrame,
 }
 
@@ -73,6 +72,7 @@ pub(crate) fn build(parts: Parts<'_>) -> CellSnapshot {
         signals,
         inputs,
         decisions,
+        rolled_up: parts.rolled_up,
     }
 }
 
@@ -136,33 +136,6 @@ impl Live {
                 .collect(),
             reason_offsets,
             reasons,
-        }
-    }
-}
-
-/// Replaces the score by the policy's own expression where that gives a value; unknown servers stay unknown.
-pub(crate) fn replace_score(score: &Program, frames: &[SignalFrame], health: &mut HealthFrame) {
-    let pressures =
-        health.signal_pressure.iter().chain([&health.load_pressure, &health.fault_pressure, &health.pressure]);
-    let columns: Vec<ArrayRef> = frames
-        .iter()
-        .map(|frame| Arc::new(frame.control.clone()) as ArrayRef)
-        .chain(pressures.map(|column| {
-            let values = column.iter().map(|value| (!value.is_nan()).then_some(f64::from(*value)));
-            Arc::new(values.collect::<Float64Array>()) as ArrayRef
-        }))
-        .collect();
-    let fields: Vec<Field> =
-        (0..columns.len()).map(|at| Field::new(format!("c{at}"), DataType::Float64, true)).collect();
-    // A score has no memory: smoothing belongs into a signal, where it is part of what is explained.
-    let result = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)
-        .ok()
-        .and_then(|batch| score.evaluate(&batch, None, 0.0, &mut ExprState::default()).ok());
-    let Some(result) = result else { return };
-    let values = result.column(0).as_primitive::<Float64Type>();
-    for (slot, held) in health.score.iter_mut().enumerate() {
-        if values.is_valid(slot) && !held.is_nan() {
-            *held = values.value(slot).clamp(0.0, 1.0) as f32;
         }
     }
 }

@@ -13,7 +13,7 @@ use headroom_model::hash::stable_hash;
 
 use crate::error::ExprError;
 use crate::parse::{Complaint, parse};
-use crate::translate::{EwmaColumn, Name, Scope, translate};
+use crate::translate::{HiddenColumn, Name, Scope, translate};
 
 /// Most calls of `ewma` in one program; each holds a number per server.
 pub const EWMA_CALLS_MAX: usize = 64;
@@ -74,6 +74,27 @@ impl Program {
     /// How many signals there are.
     pub fn signal_count(&self) -> usize {
         self.hashes.len()
+    }
+
+    /// A program of one expression per column, each over the columns that it reads.
+    pub(crate) fn of_steps(input_count: usize, outputs: Vec<(&str, Operation)>) -> Self {
+        let reads = |operation: &Operation| match operation {
+            Operation::Evaluate { reads, .. } => reads.clone(),
+            Operation::Input(_) | Operation::Ewma { .. } | Operation::Nothing => Vec::new(),
+        };
+        let fields: Vec<Field> = outputs.iter().map(|(name, _)| Field::new(*name, DataType::Float64, true)).collect();
+        Self {
+            input_count,
+            column_count: input_count + outputs.len(),
+            output_schema: Arc::new(Schema::new(fields)),
+            dependencies: outputs.iter().map(|(_, operation)| reads(operation)).collect(),
+            hashes: vec![0; outputs.len()],
+            ewma_keys: BTreeSet::new(),
+            steps: (0..)
+                .zip(outputs)
+                .map(|(at, (_, operation))| Step { operation, output: Some(at), is_read: false })
+                .collect(),
+        }
     }
 
     pub(crate) fn ewma_keys(&self) -> &BTreeSet<u64> {
@@ -267,7 +288,7 @@ impl Scope for Compiler<'_> {
         of: Expr,
         reads: BTreeMap<usize, String>,
         half_life_seconds: f64,
-    ) -> Result<EwmaColumn, String> {
+    ) -> Result<HiddenColumn, String> {
         if self.ewma_calls >= EWMA_CALLS_MAX {
             return Err(format!("there are more than {EWMA_CALLS_MAX} calls of `ewma`"));
         }
@@ -277,12 +298,12 @@ impl Scope for Compiler<'_> {
         let of = self.add_column(operation, &columns, None, 0);
         // The key is known only when the whole signal is; `signal` fills it in.
         let column = self.add_column(Operation::Ewma { of, half_life_seconds, key: 0 }, &[of], None, 0);
-        Ok(EwmaColumn { name: format!("__ewma_{column}"), column })
+        Ok(HiddenColumn { name: format!("__ewma_{column}"), column })
     }
 }
 
 /// The physical expression over a schema of just the columns that it reads.
-fn evaluate_step(expr: Expr, reads: &BTreeMap<usize, String>) -> Result<Operation, String> {
+pub(crate) fn evaluate_step(expr: Expr, reads: &BTreeMap<usize, String>) -> Result<Operation, String> {
     let fields: Vec<Field> = reads.values().map(|name| Field::new(name, DataType::Float64, true)).collect();
     let schema = Arc::new(Schema::new(fields));
     let plan = |expr| {
@@ -295,7 +316,7 @@ fn evaluate_step(expr: Expr, reads: &BTreeMap<usize, String>) -> Result<Operatio
 
 impl Complaint {
     /// About an expression as a whole.
-    fn whole(message: impl Into<String>) -> Self {
+    pub(crate) fn whole(message: impl Into<String>) -> Self {
         Self { line: 1, column: 1, message: message.into(), suggestion: None }
     }
 }

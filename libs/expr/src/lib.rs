@@ -6,7 +6,7 @@
 //! Three decisions shape this crate:
 //!
 //! * **A whitelist instead of a planner.** The syntax tree of the SQL parser is translated node by node; what is not
-//!   named in `translate.rs` (subqueries, aggregates, windows, `now()`, `random()`, text) does not exist. An expression
+//!   named in `translate.rs` (subqueries, grouping, windows, `now()`, `random()`, text) does not exist. An expression
 //!   is therefore pure, scalar and total by construction, and every complaint has a line and a column, which a planner's
 //!   complaints have not.
 //! * **No simplifier.** Rewriting rules change between releases of a library, and floating point notices. What is
@@ -15,12 +15,14 @@
 //!   Functions look through nulls where SQL does (`coalesce`, `greatest`, `least`) and pass them on otherwise.
 #![forbid(unsafe_code)]
 
+mod aggregate;
 mod compile;
 mod error;
 mod evaluate;
 mod functions;
 mod kernels;
 mod parse;
+mod rollup;
 mod state;
 mod translate;
 
@@ -28,5 +30,6 @@ pub use compile::{EWMA_CALLS_MAX, Program, compile, compile_score, score_columns
 pub use error::{EvaluateError, ExprError, nearest};
 pub use functions::function_names;
 pub use parse::EXPRESSION_BYTES_MAX;
+pub use rollup::{AGGREGATES_MAX, Rollup, STATES, State, compile_rollup, rollup_columns};
 pub use state::ExprState;
 pub use translate::EXPRESSION_NODES_MAX;

@@ -3,6 +3,8 @@
 //! There are two types, numbers and truth values, and every number is a 64-bit float: `1/2` is a half. `ewma` is the one
 //! function with a memory. A call is taken out of its expression: its argument becomes a hidden column, its result
 //! another, so that what DataFusion evaluates stays pure. It runs at every tick, also inside a CASE branch not taken.
+//! The aggregates of a roll-up are taken out in the same way (`rollup.rs`): what stands inside one is said of a server,
+//! what stands outside of all servers together.
 
 use std::collections::BTreeMap;
 
@@ -15,6 +17,7 @@ use sqlparser::ast::{
     FunctionArguments, Ident, ObjectNamePart, UnaryOperator, Value,
 };
 
+use crate::aggregate::{Aggregate, Fold, aggregate_names, why_no_aggregate};
 use crate::error::nearest;
 use crate::functions::{EWMA_USAGE, Function, by_name, function_names, udf, why_absent};
 use crate::parse::Complaint;
@@ -38,12 +41,16 @@ pub(crate) enum Kind {
 pub(crate) enum Name {
     /// A column computed before this expression.
     Column(usize),
+    /// A column of zeros and ones that stands for a truth.
+    Flag(usize),
+    /// A column that differs from server to server, where one value for all of them is needed.
+    OfServers,
     /// A signal that is computed later, or this one.
     Later,
 }
 
-/// The column an `ewma` call gives.
-pub(crate) struct EwmaColumn {
+/// The column that a call gives which is taken out of its expression.
+pub(crate) struct HiddenColumn {
     /// The name of the hidden column.
     pub name: String,
     /// Its number.
@@ -62,7 +69,27 @@ pub(crate) trait Scope {
         of: Expr,
         reads: BTreeMap<usize, String>,
         half_life_seconds: f64,
-    ) -> Result<EwmaColumn, String>;
+    ) -> Result<HiddenColumn, String>;
+
+    /// Whether the expression is about many servers, and so may call aggregates.
+    fn has_aggregates(&self) -> bool {
+        false
+    }
+
+    /// The argument of an aggregate begins, where names mean the columns of a server. Refused inside another one.
+    fn enter_aggregate(&mut self) -> Result<(), String> {
+        Err("there are no aggregates here".into())
+    }
+
+    /// Ends the argument, and adds its fold; `of` reads `reads`.
+    fn leave_aggregate(
+        &mut self,
+        _fold: Fold,
+        _of: Expr,
+        _reads: BTreeMap<usize, String>,
+    ) -> Result<HiddenColumn, String> {
+        Err("there are no aggregates here".into())
+    }
 }
 
 /// A translated expression and the columns it reads.
@@ -74,12 +101,15 @@ pub(crate) struct Translated {
 /// Translates a whole expression to one that gives a number; a truth value becomes 0 or 1.
 pub(crate) fn translate(sql: &Sql, scope: &mut dyn Scope) -> Result<Translated, Complaint> {
     let mut translator = Translator { scope, reads: BTreeMap::new(), depth: 0, nodes: 0 };
-    let (expr, kind) = translator.any(sql)?;
-    let expr = match kind {
-        Kind::Number => expr,
-        Kind::Truth => Expr::Cast(Cast::new(Box::new(expr), DataType::Float64)),
+    let expr = match translator.any(sql)? {
+        (expr, Kind::Number) => expr,
+        (expr, Kind::Truth) => zero_or_one(expr),
     };
     Ok(Translated { expr, reads: translator.reads })
+}
+
+fn zero_or_one(truth: Expr) -> Expr {
+    Expr::Cast(Cast::new(Box::new(truth), DataType::Float64))
 }
 
 struct Translator<'a> {
@@ -155,7 +185,7 @@ impl Translator<'_> {
         let number = |expr| Ok((expr, Kind::Number));
         match sql {
             Sql::Nested(inner) => self.any(inner),
-            Sql::Identifier(name) => number(self.column(name)?),
+            Sql::Identifier(name) => self.column(name),
             Sql::Value(value) => match &value.value {
                 Value::Number(text, false) => match text.parse::<f64>() {
                     Ok(value) if value.is_finite() => number(literal(Some(value))),
@@ -277,11 +307,21 @@ impl Translator<'_> {
         Ok((expr, gives))
     }
 
-    fn column(&mut self, name: &Ident) -> Result<Expr, Complaint> {
+    fn column(&mut self, name: &Ident) -> Result<(Expr, Kind), Complaint> {
+        let read = || Expr::Column(Column::new_unqualified(name.value.clone()));
         match self.scope.lookup(&name.value) {
             Some(Name::Column(column)) => {
                 self.reads.insert(column, name.value.clone());
-                Ok(Expr::Column(Column::new_unqualified(name.value.clone())))
+                Ok((read(), Kind::Number))
+            }
+            Some(Name::Flag(column)) => {
+                self.reads.insert(column, name.value.clone());
+                Ok((binary(read(), Operator::NotEq, literal(Some(0.0))), Kind::Truth))
+            }
+            Some(Name::OfServers) => {
+                let text = &name.value;
+                Err(Complaint::at_location(name.span.start, format!("`{text}` differs from server to server"))
+                    .suggesting(Some(format!("fold it: mean({text}) of a number, share({text}) of a state"))))
             }
             Some(Name::Later) => {
                 Err(Complaint::at_location(name.span.start, format!("signal `{}` is not defined yet here", name.value))
@@ -303,10 +343,15 @@ impl Translator<'_> {
         let name = ident.value.to_lowercase();
         let complain = |message: String| Complaint::at_location(ident.span.start, message);
         let known = by_name(&name);
-        if known.is_none() && name != "ewma" {
-            let suggestion = why_absent(&name)
-                .map(String::from)
-                .or_else(|| nearest(&name, function_names()).map(|near| format!("did you mean `{near}`?")));
+        let has_aggregates = self.scope.has_aggregates();
+        let aggregate = Aggregate::by_name(&name).filter(|_| has_aggregates);
+        if known.is_none() && aggregate.is_none() && name != "ewma" {
+            let why = if has_aggregates { why_no_aggregate(&name) } else { None };
+            let also = if has_aggregates { aggregate_names() } else { &[] };
+            let suggestion = why.or_else(|| why_absent(&name)).map(String::from).or_else(|| {
+                let names = function_names().chain(also.iter().copied());
+                nearest(&name, names).map(|near| format!("did you mean `{near}`?"))
+            });
             return Err(complain(format!("unknown function `{}`", ident.value)).suggesting(suggestion));
         }
         let plain = of.over.is_none()
@@ -327,6 +372,9 @@ impl Translator<'_> {
                 return Err(complain(format!("the arguments of `{name}` must be plain expressions")));
             };
             args.push(arg);
+        }
+        if let Some(aggregate) = aggregate {
+            return Ok((self.aggregate(ident, aggregate, &args)?, Kind::Number));
         }
         let Some((function, least, most, usage)) = known else {
             return Ok((self.ewma(ident, &args)?, Kind::Number));
@@ -356,12 +404,54 @@ impl Translator<'_> {
             return Err(Complaint::at(*half_life, "the half-life of `ewma` must be a constant of at least 1 second")
                 .suggesting(Some(format!("write {EWMA_USAGE}, such as ewma(x, 60)"))));
         };
-        // What the argument reads is read by a step of its own, not by this expression.
-        let outer = std::mem::take(&mut self.reads);
-        let argument = self.number(of);
-        let reads = std::mem::replace(&mut self.reads, outer);
+        let (argument, reads) = self.apart(|translator| translator.number(of));
         let added = self.scope.add_ewma(argument?, reads, half_life_seconds).map_err(complain)?;
+        Ok(self.read_hidden(added))
+    }
+
+    fn aggregate(&mut self, ident: &Ident, aggregate: Aggregate, args: &[&Sql]) -> Result<Expr, Complaint> {
+        let complain = |message: String| Complaint::at_location(ident.span.start, message);
+        let usage = || Some(format!("write {}", aggregate.usage()));
+        let (of, fold) = match (aggregate, args) {
+            (Aggregate::Quantile, [of, rank]) => {
+                let rank_of = |rank: &Sql| match rank {
+                    Sql::Value(value) => match &value.value {
+                        Value::Number(text, false) => text.parse::<f64>().ok(),
+                        _ => None,
+                    },
+                    _ => None,
+                };
+                let Some(rank) = rank_of(rank).filter(|rank| (0.0..=1.0).contains(rank)) else {
+                    return Err(Complaint::at(*rank, "the rank of `quantile` must be a constant from 0 to 1")
+                        .suggesting(usage()));
+                };
+                (of, Fold::Quantile(rank))
+            }
+            (Aggregate::Quantile, _) => {
+                return Err(complain(format!("`quantile` does not take {} arguments", args.len())).suggesting(usage()));
+            }
+            (Aggregate::Plain { fold, .. }, [of]) => (of, fold),
+            (Aggregate::Plain { name, .. }, _) => {
+                return Err(complain(format!("`{name}` does not take {} arguments", args.len())).suggesting(usage()));
+            }
+        };
+        self.scope.enter_aggregate().map_err(complain)?;
+        let (argument, reads) = self.apart(|translator| {
+            if aggregate.takes_truth() { translator.truth(of).map(zero_or_one) } else { translator.number(of) }
+        });
+        let added = self.scope.leave_aggregate(fold, argument?, reads).map_err(complain)?;
+        Ok(self.read_hidden(added))
+    }
+
+    /// Translates what a step of its own reads, and not this expression.
+    fn apart<T>(&mut self, translate: impl FnOnce(&mut Self) -> T) -> (T, BTreeMap<usize, String>) {
+        let outer = std::mem::take(&mut self.reads);
+        let translated = translate(self);
+        (translated, std::mem::replace(&mut self.reads, outer))
+    }
+
+    fn read_hidden(&mut self, added: HiddenColumn) -> Expr {
         self.reads.insert(added.column, added.name.clone());
-        Ok(Expr::Column(Column::new_unqualified(added.name)))
+        Expr::Column(Column::new_unqualified(added.name))
     }
 }

@@ -69,10 +69,7 @@ impl KafkaCheckpointStore {
         if low == high {
             return Ok(Vec::new());
         }
-        let mut within = INDEX_WITHIN;
-        loop {
-            let from = high.saturating_sub(within).max(low);
-            within = within.saturating_mul(INDEX_FURTHER);
+        search_backwards(low, high, |from| {
             let mut found = None;
             self.cluster.scan(&self.topic, partition, from, self.layout.message_bytes_max, |key, value| {
                 if let (Ok(CheckpointKey::Index { .. }), Some(value)) = (CheckpointKey::decode(key), value) {
@@ -80,13 +77,9 @@ impl KafkaCheckpointStore {
                 }
                 true
             })?;
-            match found {
-                Some(Ok(index)) => return Ok(index),
-                Some(Err(error)) => return Err(format!("kafka: {}/{partition}: the index has no {error}", self.topic)),
-                None if from == low => return Ok(Vec::new()),
-                None => {}
-            }
-        }
+            found.transpose().map_err(|error| format!("kafka: {}/{partition}: the index has no {error}", self.topic))
+        })
+        .map(Option::unwrap_or_default)
     }
 
     /// A checkpoint's bytes; `None` if they are not all there or not as they were.
@@ -114,6 +107,24 @@ impl KafkaCheckpointStore {
         match self.owned(partition) {
             Some(owned) => Ok(owned.lock().unwrap_or_else(PoisonError::into_inner).index.clone()),
             None => self.read_index(partition),
+        }
+    }
+}
+
+/// Looks for what lies near the end of `low..high`: `look` is given a position and finds the last one from there on. What
+/// it cannot read now is an error and not nothing, for nothing is where a new owner would begin anew.
+fn search_backwards<T>(
+    low: u64,
+    high: u64,
+    mut look: impl FnMut(u64) -> Result<Option<T>, String>,
+) -> Result<Option<T>, String> {
+    let mut within = INDEX_WITHIN;
+    loop {
+        let from = high.saturating_sub(within).max(low);
+        within = within.saturating_mul(INDEX_FURTHER);
+        match look(from)? {
+            None if from > low => {}
+            found => return Ok(found),
         }
     }
 }
@@ -234,5 +245,47 @@ impl CheckpointStore for KafkaCheckpointStore {
 
     fn damaged(&self) -> u64 {
         self.damaged.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::search_backwards;
+
+    /// Searches where records lie at `places`; answers what was found and where it was looked from.
+    fn search(low: u64, high: u64, places: &[u64]) -> (Option<u64>, Vec<u64>) {
+        let mut looked = Vec::new();
+        let found = search_backwards(low, high, |from| {
+            looked.push(from);
+            Ok(places.iter().copied().filter(|place| *place >= from).max())
+        });
+        (found.expect("all can be read"), looked)
+    }
+
+    #[test]
+    fn the_newest_index_is_found_however_far_from_the_end() {
+        // The newest of several, in one look; just within the first look, and just beyond it.
+        assert_eq!(search(0, 100_000, &[10, 99_980, 99_990]), (Some(99_990), vec![99_936]));
+        assert_eq!(search(0, 100_000, &[99_936]), (Some(99_936), vec![99_936]));
+        assert_eq!(search(0, 100_000, &[99_935]), (Some(99_935), vec![99_936, 98_976]));
+        // Behind a large transaction that was aborted, up to where the topic begins.
+        assert_eq!(search(0, 100_000, &[500]), (Some(500), vec![99_936, 98_976, 83_616, 0]));
+        assert_eq!(search(90_000, 100_000, &[90_000]), (Some(90_000), vec![99_936, 98_976, 90_000]));
+    }
+
+    #[test]
+    fn what_is_not_there_is_looked_for_once_from_the_beginning() {
+        assert_eq!(search(0, 10, &[]), (None, vec![0]));
+        assert_eq!(search(90_000, 100_000, &[]), (None, vec![99_936, 98_976, 90_000]));
+    }
+
+    #[test]
+    fn what_cannot_be_read_now_is_not_nothing() {
+        let mut looks = 0;
+        let found = search_backwards(0, 100_000, |_| {
+            looks += 1;
+            if looks < 3 { Ok(None::<u64>) } else { Err("not now".to_owned()) }
+        });
+        assert_eq!((found, looks), (Err("not now".to_owned()), 3));
     }
 }

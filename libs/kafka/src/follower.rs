@@ -156,6 +156,13 @@ fn take(message: &BorrowedMessage<'_>, view: &View, assembling: &mut HashMap<Arc
             Ok(value) => take_part(cell, part, value, view, assembling),
             Err(_) => false,
         },
+        // The first part is deleted where the cell was retired.
+        (Some(Ok(SnapshotKey::Part { cell, part: 0 })), None) => {
+            assembling.remove(&cell);
+            view.lock().parts.remove(&cell);
+            view.snapshots.retire(&cell);
+            true
+        }
         // Surplus parts, deleted: the snapshot that has fewer came in the same transaction.
         (Some(Ok(SnapshotKey::Part { .. })), None) => true,
         (Some(Ok(SnapshotKey::Claim { partition })), Some(value)) => match decode_claim(value) {

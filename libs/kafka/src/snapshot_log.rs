@@ -7,7 +7,7 @@
 //! and writes it as one transaction; what was overtaken meanwhile is never written. The claim's transactional id keeps
 //! former owners out ([`writer`](crate::writer)).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -68,6 +68,8 @@ struct Claim {
 #[derive(Default)]
 struct Queue {
     cells: BTreeMap<Arc<str>, SnapshotRecord>,
+    /// Cells whose keys are to be deleted, after what waits of them.
+    retired: BTreeSet<Arc<str>>,
     notes: BTreeMap<Arc<str>, Bytes>,
     /// Newest epoch accepted of each cell.
     newest: BTreeMap<Arc<str>, i64>,
@@ -152,10 +154,18 @@ impl SnapshotLog for KafkaSnapshotLog {
             return Ok(Published::NotNewer { newest });
         }
         queue.newest.insert(cell.clone(), snapshot.epoch);
+        queue.retired.remove(cell);
         queue.cells.insert(cell.clone(), snapshot);
         drop(queue);
         claim.changed.notify_one();
         Ok(Published::Newest)
+    }
+
+    fn retire(&self, cell: &Arc<str>) -> Result<(), PublishError> {
+        let claim = self.claim_of(partition_of(cell, self.layout.partitions))?;
+        claim.lock().retired.insert(cell.clone());
+        claim.changed.notify_one();
+        Ok(())
     }
 
     fn latest(&self, cell: &str) -> Option<SnapshotRecord> {
@@ -244,19 +254,24 @@ fn end(held: &mut Held) {
 fn run(claim: &Claim, writer: &Writer, view: &View, piece_bytes_max: usize) {
     let mut written: BTreeMap<Arc<str>, u32> = BTreeMap::new();
     loop {
-        let (cells, notes) = {
-            let mut queue = claim.lock();
+        let (cells, retired, notes) = {
+            let mut guard = claim.lock();
             loop {
-                if !queue.cells.is_empty() || !queue.notes.is_empty() {
-                    break (std::mem::take(&mut queue.cells), std::mem::take(&mut queue.notes));
+                let queue = &mut *guard;
+                if !queue.cells.is_empty() || !queue.retired.is_empty() || !queue.notes.is_empty() {
+                    for cell in &queue.retired {
+                        queue.newest.remove(cell);
+                    }
+                    let retired = std::mem::take(&mut queue.retired);
+                    break (std::mem::take(&mut queue.cells), retired, std::mem::take(&mut queue.notes));
                 }
                 if claim.stop.load(Ordering::Acquire) {
                     return;
                 }
                 // The stop flag is set without the lock, so a wake may be missed: hence not for ever.
-                (queue, _) = claim
+                (guard, _) = claim
                     .changed
-                    .wait_timeout(queue, Duration::from_millis(200))
+                    .wait_timeout(guard, Duration::from_millis(200))
                     .unwrap_or_else(PoisonError::into_inner);
             }
         };
@@ -270,12 +285,21 @@ fn run(claim: &Claim, writer: &Writer, view: &View, piece_bytes_max: usize) {
             records.extend((0..).zip(&parts).map(|(at, part)| (key(at), Some(part.encode()))));
             records.extend((parts.len() as u32..before).map(|at| (key(at), None)));
         }
+        for cell in &retired {
+            // Behind its last snapshot in the same transaction: who follows reads both, who comes later neither.
+            let now = lengths.iter().find(|(of, _)| of == cell).map_or(0, |(_, parts)| *parts);
+            let parts = written.get(cell).copied().unwrap_or(0).max(view.parts(cell)).max(now);
+            records.extend((0..parts).map(|part| (SnapshotKey::Part { cell: cell.clone(), part }.encode(), None)));
+        }
         for (name, note) in &notes {
             let key = SnapshotKey::Note { partition: claim.partition, name: name.clone() };
             records.push((key.encode(), Some(encode_note(note))));
         }
         match writer.write(records) {
-            Ok(()) => written.extend(lengths),
+            Ok(()) => {
+                written.extend(lengths);
+                written.retain(|cell, _| !retired.contains(cell));
+            }
             Err(WriteError::Fenced(why)) => {
                 tracing::warn!(partition = claim.partition, why = &*why, "another owner publishes this partition now");
                 let _ = claim.fenced.set(why);
@@ -293,6 +317,12 @@ fn run(claim: &Claim, writer: &Writer, view: &View, piece_bytes_max: usize) {
                 let mut queue = claim.lock();
                 for (cell, snapshot) in cells {
                     queue.cells.entry(cell).or_insert(snapshot);
+                }
+                for cell in retired {
+                    // Unless it has published again meanwhile.
+                    if !queue.newest.contains_key(&cell) {
+                        queue.retired.insert(cell);
+                    }
                 }
                 for (name, note) in notes {
                     queue.notes.entry(name).or_insert(note);

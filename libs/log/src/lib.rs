@@ -23,5 +23,7 @@ mod tail;
 
 pub use checkpoint::{CheckpointError, CheckpointStore};
 pub use sample_log::{Append, AppendError, AppendTicket, BoxFuture, LogReader, Position, ReadError, SampleLog};
-pub use snapshot_log::{CellChange, PublishError, Published, SnapshotLog, SnapshotMap, SnapshotRecord, Subscription};
+pub use snapshot_log::{
+    CellChange, PublishError, Published, RETIRED_MAX, SnapshotLog, SnapshotMap, SnapshotRecord, Subscription,
+};
 pub use stats::LogStats;

@@ -216,6 +216,11 @@ impl SnapshotLog for MemorySnapshotLog {
         self.0.publish(cell, snapshot)
     }
 
+    fn retire(&self, cell: &Arc<str>) -> Result<(), PublishError> {
+        self.0.retire(cell);
+        Ok(())
+    }
+
     fn latest(&self, cell: &str) -> Option<SnapshotRecord> {
         self.0.latest(cell)
     }

@@ -6,6 +6,9 @@
 //! three follow from one structure, [`SnapshotMap`]: a map of the newest records, each with the number of the change
 //! that brought it. A subscriber is one number, so there may be any number of them, and none can hold up the others.
 //!
+//! A cell that has no server left is retired: its last snapshot, which is empty, still goes to those who subscribe, and
+//! to nobody else, neither to a reader nor to the next start.
+//!
 //! An epoch that is not later than the one there is never replaces it: a published epoch is never amended, and an engine
 //! that replays after a crash publishes again what is out already.
 
@@ -88,8 +91,19 @@ pub trait SnapshotLog: Send + Sync {
     /// As [`Self::publish`].
     fn publish_snapshot(&self, snapshot: &Arc<CellSnapshot>, header: Bytes) -> Result<Published, PublishError> {
         let content = Bytes::from(snapshot.encode());
-        self.publish(&snapshot.cell, SnapshotRecord { epoch: snapshot.epoch, header, content })
+        let published = self.publish(&snapshot.cell, SnapshotRecord { epoch: snapshot.epoch, header, content })?;
+        if snapshot.is_empty() && published == Published::Newest {
+            self.retire(&snapshot.cell)?;
+        }
+        Ok(published)
     }
+
+    /// Says that what a cell published last is its last word: it is read no more, and the cell no longer counts among as
+    /// many as there may be. One that publishes again is there again.
+    ///
+    /// # Errors
+    /// As [`Self::publish`].
+    fn retire(&self, cell: &Arc<str>) -> Result<(), PublishError>;
 
     /// The newest snapshot of a cell.
     fn latest(&self, cell: &str) -> Option<SnapshotRecord>;
@@ -165,9 +179,13 @@ impl From<Held> for SnapshotRecord {
     }
 }
 
+/// Last words of retired cells that are kept for subscribers; the oldest go first.
+pub const RETIRED_MAX: usize = 1_024;
+
 #[derive(Default)]
 struct State {
     cells: BTreeMap<Arc<str>, (u64, Held)>,
+    retired: BTreeMap<Arc<str>, (u64, Held)>,
     change: u64,
 }
 
@@ -199,12 +217,27 @@ impl SnapshotMap {
             _ => {}
         }
         state.change += 1;
+        state.retired.remove(cell);
         state.cells.insert(cell.clone(), (state.change, snapshot));
         let change = state.change;
         drop(guard);
         // Two publishers may get here in the other order; the counter must not go back.
         self.changes.send_modify(|seen| *seen = (*seen).max(change));
         Ok(Published::Newest)
+    }
+
+    /// As [`SnapshotLog::retire`].
+    pub fn retire(&self, cell: &str) {
+        let mut guard = lock(&self.state);
+        let state = &mut *guard;
+        let Some((cell, last)) = state.cells.remove_entry(cell) else { return };
+        state.retired.insert(cell, last);
+        if state.retired.len() > RETIRED_MAX
+            && let Some(oldest) =
+                state.retired.iter().min_by_key(|(_, (change, _))| *change).map(|(cell, _)| cell.clone())
+        {
+            state.retired.remove(&oldest);
+        }
     }
 
     /// As [`SnapshotLog::latest`].
@@ -254,7 +287,7 @@ impl Subscription {
     pub fn try_changed(&mut self) -> Vec<CellChange> {
         let Some(map) = self.map.upgrade() else { return Vec::new() };
         let state = lock(&map.state);
-        let changed = state.cells.iter().filter(|(_, (change, _))| *change > self.seen);
+        let changed = state.cells.iter().chain(&state.retired).filter(|(_, (change, _))| *change > self.seen);
         let held: Vec<(Arc<str>, Held)> = changed.map(|(cell, (_, held))| (cell.clone(), held.clone())).collect();
         self.seen = state.change;
         drop(state);

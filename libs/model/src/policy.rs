@@ -374,6 +374,8 @@ pub struct Policy {
     /// An expression over signals and their pressures (`<signal>_pressure`, `load_pressure`, `fault_pressure`) that
     /// replaces the score, 0-1.
     pub score: Option<String>,
+    /// An expression over aggregates of servers that gives the health of each pool and of the cell, 0-1.
+    pub rollup: Option<String>,
     /// Names of the classes, most important first.
     pub classes: Vec<String>,
     /// The rules, most specific first; the last one matches every server.

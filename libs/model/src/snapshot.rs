@@ -141,6 +141,9 @@ pub struct CellSnapshot {
     pub inputs: Vec<InputColumn>,
     /// Decisions, one frame per class.
     pub decisions: Vec<ClassFrame>,
+    /// What the policy's roll-up gives as the health of each of [`ServerTable::pools`] and, last, of the cell: 0-1, NaN =
+    /// unknown. Empty where the policy has none.
+    pub rolled_up: Vec<f32>,
 }
 
 impl CellSnapshot {
@@ -149,9 +152,41 @@ impl CellSnapshot {
         self.servers.server.len()
     }
 
-    /// Whether the cell has no server.
+    /// Whether the cell has no server. Such a snapshot is the last one of its cell: it was let go.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// The last word about the cell where its engine can no longer be asked for it: what it would publish at `epoch`
+    /// under the same policy without a server.
+    pub fn without_servers(&self, epoch: i64) -> Self {
+        let signals = self.policy.signals.len();
+        let signal = |_| SignalColumn {
+            value: ScalarBuffer::default(),
+            samples: ScalarBuffer::default(),
+            age_seconds: ScalarBuffer::default(),
+        };
+        let input = |_| InputColumn { value: ScalarBuffer::default(), source: ScalarBuffer::default() };
+        Self {
+            cell: self.cell.clone(),
+            epoch,
+            tick_seconds: self.tick_seconds,
+            policy: self.policy.clone(),
+            servers: Arc::default(),
+            age_seconds: Vec::new(),
+            coverage: Vec::new(),
+            health: HealthFrame {
+                signal_pressure: vec![Vec::new(); signals],
+                signal_status: vec![Vec::new(); signals],
+                relative_thresholds: vec![Vec::new(); signals],
+                reason_offsets: vec![0],
+                ..HealthFrame::default()
+            },
+            signals: (0..signals).map(signal).collect(),
+            inputs: (0..self.policy.inputs.len()).map(input).collect(),
+            decisions: vec![ClassFrame::default(); self.policy.classes.len()],
+            rolled_up: Vec::new(),
+        }
     }
 
     /// The reasons of a row.
@@ -237,7 +272,9 @@ impl CellSnapshot {
             done(out)?;
         }
         bytes.put_u8s(out, &self.coverage);
-        done(out)
+        done(out)?;
+        out.put_f32s(&self.rolled_up);
+        Ok(())
     }
 
     /// The snapshot that bytes hold.
@@ -295,6 +332,7 @@ impl CellSnapshot {
             })
             .collect::<Result<Vec<_>, DecodeError>>()?;
         let coverage = if version < 3 { vec![COVERAGE_UNKNOWN; rows] } else { bytes.get_u8s(&mut input)?.to_vec() };
+        let rolled_up = if version > 2 { input.get_f32s()? } else { Vec::new() };
         let snapshot = Self {
             cell,
             epoch,
@@ -307,6 +345,7 @@ impl CellSnapshot {
             signals,
             inputs,
             decisions,
+            rolled_up,
         };
         if !snapshot.is_consistent() {
             return Err(input.error("snapshot whose columns agree"));
@@ -374,6 +413,7 @@ impl CellSnapshot {
             && health.reason_offsets.last().is_some_and(|end| *end as usize == health.reasons.len())
             && health.reasons.iter().all(|reason| is_signal(&reason.signal))
             && all(&health.throttle_signal, is_signal)
+            && (self.rolled_up.is_empty() || self.rolled_up.len() == servers.pools.len() + 1)
             && self.signals.len() == signals
             && self
                 .signals
@@ -645,6 +685,30 @@ mod tests {
         assert_eq!(format!("{third:?}"), format!("{second:?}"));
         third.coverage[0] = COVERAGE_FULL + 1;
         assert!(CellSnapshot::decode(&third.encode()).is_err());
+    }
+
+    #[test]
+    fn the_second_version_is_read_for_ever_and_is_the_same() {
+        let (first, second) = (CellSnapshot::decode(FIRST).unwrap(), CellSnapshot::decode(SECOND).unwrap());
+        assert!(second.rolled_up.is_empty());
+        assert!(second.encode() == first.encode());
+    }
+
+    #[test]
+    fn what_is_rolled_up_is_read_back_and_has_a_value_for_each_pool_and_the_cell() {
+        let mut snapshot = CellSnapshot::decode(SECOND).unwrap();
+        snapshot.rolled_up = vec![0.25; snapshot.servers.pools.len() + 1];
+        assert_eq!(CellSnapshot::decode(&snapshot.encode()).unwrap().rolled_up, snapshot.rolled_up);
+        snapshot.rolled_up.pop();
+        assert!(CellSnapshot::decode(&snapshot.encode()).is_err());
+    }
+
+    #[test]
+    fn a_snapshot_without_servers_is_whole() {
+        let last = CellSnapshot::decode(SECOND).unwrap().without_servers(30);
+        assert!(last.is_empty() && last.is_consistent());
+        let again = CellSnapshot::decode(&last.encode()).unwrap();
+        assert_eq!((&*again.cell, again.epoch, again.encode() == last.encode()), ("us-1", 30, true));
     }
 
     #[test]

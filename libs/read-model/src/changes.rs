@@ -96,6 +96,11 @@ impl Changes {
         Self { base: self.base, marks, removed, horizon, last_mark: mark }
     }
 
+    /// The last version that a change got.
+    pub(crate) fn last_mark(&self) -> i64 {
+        self.last_mark
+    }
+
     /// The earliest epoch that may be asked about.
     pub(crate) fn horizon(&self) -> i64 {
         self.horizon

@@ -9,7 +9,7 @@ use headroom_model::CellSnapshot;
 use headroom_model::codec::DecodeError;
 use tokio::sync::watch;
 
-use crate::changes::Changes;
+use crate::changes::{Changes, HISTORY_SECONDS};
 use crate::names::{NameMatch, Names};
 use crate::view::CellView;
 
@@ -71,6 +71,9 @@ pub enum Lookup {
 pub struct ReadModel {
     cells: ArcSwap<BTreeMap<Arc<str>, Arc<CellView>>>,
     writer: Mutex<Writer>,
+    /// Cells that were let go, for as long as somebody may ask who was removed. One that has returned stays here until
+    /// then, so that whoever has looked for it among the living a moment too early finds it here.
+    departed: ArcSwap<BTreeMap<Arc<str>, Arc<CellView>>>,
     version: watch::Sender<u64>,
     grace_seconds: i64,
 }
@@ -149,13 +152,14 @@ impl ReadModel {
         Self {
             cells: ArcSwap::default(),
             writer: Mutex::new(Writer::default()),
+            departed: ArcSwap::default(),
             version: watch::Sender::new(0),
             grace_seconds,
         }
     }
 
     /// Makes a snapshot the one that readers see, unless they have a later one. The costly parts (index of names,
-    /// changes) are made before it becomes visible.
+    /// changes) are made before it becomes visible. An empty one is the last of its cell, which then is no longer there.
     pub fn apply(&self, snapshot: impl Into<Arc<CellSnapshot>>) -> Applied {
         self.publish(snapshot.into(), false)
     }
@@ -179,8 +183,8 @@ impl ReadModel {
     fn publish(&self, snapshot: Arc<CellSnapshot>, restored: bool) -> Applied {
         let mut writer = self.writer();
         let Writer { kills, began } = &mut *writer;
-        let cells = self.cells.load_full();
-        let old = cells.get(&snapshot.cell);
+        let (cells, departed) = (self.cells.load_full(), self.departed.load_full());
+        let old = cells.get(&snapshot.cell).or_else(|| departed.get(&snapshot.cell));
         let is_old = |old: &Arc<CellView>| {
             snapshot.epoch < old.epoch() || (snapshot.epoch == old.epoch() && (restored || !old.restored))
         };
@@ -189,6 +193,10 @@ impl ReadModel {
         }
         if !snapshot.is_consistent() {
             return Applied::Inconsistent;
+        }
+        if snapshot.is_empty() && !cells.contains_key(&snapshot.cell) {
+            // Nobody was told of it.
+            return Applied::Published;
         }
         let names = names_of(&snapshot, old.map(|old| &old.names));
         let newest = newest_told(&cells);
@@ -232,8 +240,28 @@ impl ReadModel {
             kill_moved,
             snapshot,
         };
-        self.store([(cell, view)]);
+        if view.snapshot.is_empty() {
+            self.let_go(cell, view);
+        } else {
+            self.store([(cell, view)]);
+        }
         Applied::Published
+    }
+
+    /// Takes a cell from among the living. The caller holds the writers' lock.
+    fn let_go(&self, cell: Arc<str>, view: CellView) {
+        let mut departed = (**self.departed.load()).clone();
+        let oldest = view.epoch().saturating_sub(HISTORY_SECONDS);
+        departed.retain(|_, held| held.changes.last_mark() >= oldest);
+        let version = Arc::clone(&view.version);
+        departed.insert(Arc::clone(&cell), Arc::new(view));
+        // First here, then there: who looks at the living first finds it in one of the two.
+        self.departed.store(Arc::new(departed));
+        let mut cells = (**self.cells.load()).clone();
+        cells.remove(&cell);
+        self.cells.store(Arc::new(cells));
+        version.send_modify(|version| *version += 1);
+        self.version.send_modify(|version| *version += 1);
     }
 
     /// Throws or resets the kill switch, for a cell or for all. The last word counts: one about all cells replaces what
@@ -281,6 +309,12 @@ impl ReadModel {
     /// All cells at this moment, by name.
     pub fn cells(&self) -> Arc<BTreeMap<Arc<str>, Arc<CellView>>> {
         self.cells.load_full()
+    }
+
+    /// Cells that were let go within the last [`HISTORY_SECONDS`], also those that have returned. All that is to be read
+    /// of them is who was removed. Ask for [`Self::cells`] first: a cell that leaves in between is then not missed.
+    pub fn departed(&self) -> Arc<BTreeMap<Arc<str>, Arc<CellView>>> {
+        self.departed.load_full()
     }
 
     /// A cell.

@@ -19,6 +19,8 @@ pub struct ClassShare {
 pub struct Rollup {
     /// Number of servers.
     pub servers: u32,
+    /// What the policy's roll-up makes of them, or else their median health score; NaN if unknown.
+    pub score: f32,
     /// Servers per `LoadState`.
     pub load_states: [u32; 5],
     /// Servers per `FaultState`.
@@ -55,14 +57,19 @@ impl Rollups {
             [_] => vec![cell.clone()],
             _ => rows_of.iter().map(|rows| Rollup::of(snapshot, rows.iter().copied())).collect(),
         };
-        Self { pools, cell }
+        let mut rollups = Self { pools, cell };
+        let all = rollups.pools.iter_mut().chain([&mut rollups.cell]);
+        for (rollup, score) in all.zip(&snapshot.rolled_up) {
+            rollup.score = *score;
+        }
+        rollups
     }
 }
 
 impl Rollup {
     fn of(snapshot: &CellSnapshot, rows: impl Iterator<Item = u32> + Clone) -> Self {
         let health = &snapshot.health;
-        let mut rollup = Self { score_min: f32::NAN, score_median: f32::NAN, ..Self::default() };
+        let mut rollup = Self { score: f32::NAN, score_min: f32::NAN, score_median: f32::NAN, ..Self::default() };
         let (mut covered, mut expected) = (0u64, 0u64);
         let mut scores = Vec::new();
         for row in rows.clone().map(|row| row as usize) {
@@ -85,6 +92,7 @@ impl Rollup {
             let middle = (scores.len() - 1) / 2;
             rollup.score_min = scores.iter().copied().fold(f32::INFINITY, f32::min);
             rollup.score_median = *scores.select_nth_unstable_by(middle, f32::total_cmp).1;
+            rollup.score = rollup.score_median;
         }
         rollup.classes = snapshot
             .decisions

@@ -306,3 +306,64 @@ fn roll_ups_count_states_and_shares_per_pool() {
     assert!(coverage[0].is_nan() && coverage[1..] == [0.5, 0.0], "{coverage:?}");
     assert!((cell.classes[1].would_admit_mean - 2.5 / 3.0).abs() < 1e-9);
 }
+
+#[test]
+fn the_health_of_a_pool_is_what_the_policy_makes_of_it_or_the_median_of_its_servers() {
+    let servers = table(&[("a", &[], "web"), ("b", &[], "web"), ("c", &[], "db")]);
+    let mut snapshot = snapshot("eu-1", EPOCH, servers);
+    snapshot.health.score = vec![0.2, 0.4, f32::NAN];
+    let scores = |view: &CellView| {
+        let rollups = view.pool_rollups()[1..].iter().chain([view.rollup()]);
+        rollups.map(|rollup| Some(rollup.score).filter(|score| !score.is_nan())).collect::<Vec<_>>()
+    };
+    let model = ReadModel::new(5);
+    model.apply(snapshot.clone());
+    assert_eq!(scores(&view(&model)), [Some(0.2), None, Some(0.2)]);
+    // Unknown to the roll-up is unknown, whatever the median is.
+    snapshot.epoch += 10;
+    snapshot.rolled_up = vec![f32::NAN, 0.7, 0.9, f32::NAN];
+    model.apply(snapshot);
+    assert_eq!(scores(&view(&model)), [Some(0.7), Some(0.9), None]);
+}
+
+#[test]
+fn a_cell_without_servers_is_gone_and_who_left_with_it_is_told() {
+    let model = ReadModel::new(5);
+    model.apply(snapshot("us-1", EPOCH, two()));
+    model.apply(snapshot("eu-1", EPOCH, two()));
+    let mut told = model.subscribe(Some("eu-1")).expect("it is there");
+    told.borrow_and_update();
+    assert_eq!(model.apply(snapshot("eu-1", EPOCH + 10, table(&[]))), Applied::Published);
+    assert!(told.has_changed().expect("whoever watches the cell is told"));
+    assert!(model.cell("eu-1").is_none() && model.subscribe(Some("eu-1")).is_none());
+    assert!(matches!(model.find("web-1", Some("eu-1")), Lookup::NotFound));
+    assert!(matches!(model.find("web-1", None), Lookup::Found(_)));
+    let departed = |model: &ReadModel| model.departed().get("eu-1").cloned();
+    let gone = departed(&model).expect("it is remembered");
+    assert_eq!(removed(&gone, EPOCH), ["web-1", "web-2"]);
+    assert_eq!((removed(&gone, EPOCH + 10).len(), gone.horizon()), (0, EPOCH));
+    // What an engine publishes again after a crash brings nothing back.
+    assert_eq!(model.apply(snapshot("eu-1", EPOCH, two())), Applied::Old);
+    assert_eq!(model.apply(snapshot("eu-1", EPOCH + 10, table(&[]))), Applied::Old);
+    assert!(model.cell("eu-1").is_none());
+    // Back with one of the two, it tells of the other as it would had it never left.
+    model.apply(snapshot("eu-1", EPOCH + 30, table(&[("web-2", &[], "web")])));
+    assert_eq!(removed(&view(&model), EPOCH), ["web-1"]);
+    assert_eq!(changed(&view(&model), EPOCH + 10).len(), 2);
+}
+
+#[test]
+fn a_cell_that_was_let_go_is_remembered_for_as_long_as_may_be_asked() {
+    let model = ReadModel::new(5);
+    for (cell, left) in
+        [("eu-1", EPOCH + 10), ("us-1", EPOCH + 10 + HISTORY_SECONDS), ("ap-1", EPOCH + 20 + HISTORY_SECONDS)]
+    {
+        model.apply(snapshot(cell, EPOCH, two()));
+        model.apply(snapshot(cell, left, table(&[])));
+    }
+    let names: Vec<String> = model.departed().keys().map(|name| name.to_string()).collect();
+    assert_eq!(names, ["ap-1", "us-1"]);
+    // Of a cell that nobody was told of there is nothing to remember.
+    model.apply(snapshot("new", EPOCH, table(&[])));
+    assert!(model.cell("new").is_none() && !model.departed().contains_key("new"));
+}

@@ -41,7 +41,7 @@ fn holds(got: &str, operator: &str, wanted: &str) -> bool {
     }
 }
 
-/// A property by its name in answers: `loadState`, `healthScore`, `cpu_busy`, `cpu_busy.status`, `admit.discretionary`,
+/// A property by its name in answers: `loadState`, `healthScore`, `poolHealthScore`, `cpu_busy`, `cpu_busy.status`, `admit.discretionary`,
 /// `would.discretionary`, `reason`, `input.cpu_time_total`.
 fn value(snapshot: &CellSnapshot, row: usize, name: &str) -> String {
     let health = &snapshot.health;
@@ -51,6 +51,11 @@ fn value(snapshot: &CellSnapshot, row: usize, name: &str) -> String {
     let class = |name: &str| snapshot.policy.classes.iter().position(|class| &*class.name == name);
     match name {
         "healthScore" => number(health.score[row]),
+        "poolHealthScore" | "cellHealthScore" => {
+            let pool = snapshot.servers.pool[row] as usize;
+            let at = if name == "poolHealthScore" { pool } else { snapshot.servers.pools.len() };
+            number(snapshot.rolled_up.get(at).copied().unwrap_or(f32::NAN))
+        }
         "pressure" => number(health.pressure[row]),
         "loadPressure" => number(health.load_pressure[row]),
         "faultPressure" => number(health.fault_pressure[row]),

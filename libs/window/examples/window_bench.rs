@@ -80,6 +80,7 @@ fn policy(inputs: usize) -> Policy {
         inputs: (0..inputs).map(input).collect(),
         signals: Vec::new(),
         score: None,
+        rollup: None,
         classes: Vec::new(),
         rules: Vec::new(),
     }

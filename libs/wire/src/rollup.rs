@@ -75,6 +75,8 @@ pub struct Totals<'a> {
     pub fault_states: FaultStateCounts,
     /// By placement.
     pub placements: PlacementCounts,
+    /// Health of all of them: what the policy's `rollup` makes of them, or else their median health score.
+    pub health_score: Option<f32>,
     /// Lowest health score.
     pub health_score_min: Option<f32>,
     /// Median health score.

@@ -119,11 +119,39 @@ impl Metrics {
         }
     }
 
+    /// Forgets the present values of a cell that was let go.
+    fn forget(&self, cell: &str) {
+        for metric in [
+            catalog::ENGINE_RESOURCES.metric(),
+            catalog::ENGINE_SERIES.metric(),
+            catalog::ENGINE_ROWS.metric(),
+            catalog::ENGINE_LAST_EPOCH.metric(),
+            catalog::ENGINE_SERVERS.metric(),
+            catalog::DECISION_LOAD_STATE.metric(),
+            catalog::DECISION_FAULT_STATE.metric(),
+            catalog::DECISION_PLACEMENT.metric(),
+            catalog::DECISION_THROTTLED.metric(),
+            catalog::DECISION_ADMIT.metric(),
+            catalog::DECISION_WOULD_ADMIT.metric(),
+            catalog::DECISION_HELD_BACK.metric(),
+            catalog::DECISION_MODE.metric(),
+            catalog::DECISION_CONFIDENCE.metric(),
+            catalog::SERVER_HEALTH_SCORE.metric(),
+        ] {
+            self.telemetry.forget(metric, &[cell]);
+        }
+    }
+
     /// What a snapshot says, for dashboards.
     pub(crate) fn published(&self, snapshot: &CellSnapshot) {
         let telemetry = &self.telemetry;
         let cell = &*snapshot.cell;
         let rows = snapshot.len();
+        if snapshot.is_empty() {
+            // A gauge that nobody sets any more would say for ever how the cell was last, and its epoch that it is stuck.
+            self.forget(cell);
+            return;
+        }
         telemetry.gauge(&catalog::ENGINE_LAST_EPOCH, [cell]).set(snapshot.epoch as f64);
         let silent = snapshot.health.flags.iter().filter(|flags| **flags & flag::SILENT != 0).count();
         telemetry.gauge(&catalog::ENGINE_SERVERS, [cell, "reporting"]).set((rows - silent) as f64);

@@ -10,19 +10,19 @@ use std::time::{Duration, Instant};
 
 use headroom_engine::{CompiledPolicy, EngineConfig, Partition};
 use headroom_log::{CheckpointStore, Position, SampleLog, SnapshotLog};
-use headroom_model::{LogRecord, Timestamp};
+use headroom_model::{CellSnapshot, LogRecord, Timestamp};
 use tokio::sync::watch;
 
 use crate::backlog::{Outages, Slices, take_up};
 use crate::checkpointing::Checkpointer;
 use crate::metrics::Metrics;
 use crate::note;
-use crate::publish::{Fence, Owning, Publisher, SnapshotSink};
+use crate::publish::{Fence, Owning, Publisher, SnapshotSink, position_of};
 use crate::status::{Progress, Status};
 use crate::tail::{Next, REST, Tail, rest};
 
-/// How long an owner that was fenced rests before it claims the partition again, if it is still meant to own it.
-const FENCED_REST: Duration = Duration::from_secs(5);
+/// How long an owner that was fenced, or whose engine panicked, rests before it claims the partition again, if it is still meant to own it.
+const FENCED_REST: Duration = Duration::from_secs(if cfg!(test) { 0 } else { 5 });
 
 /// Seconds of ticks between two announcements of the metrics seen, for which an engine looks through all its rows.
 const INPUTS_SECONDS: i64 = 60;
@@ -310,6 +310,7 @@ impl Owner {
                     partition, position = %progress.position, seconds = claimed.elapsed().as_secs_f64(),
                     "the engine has caught up with the log"
                 );
+                self.let_go(&engine, progress.position, owning);
             }
             let mut started = Instant::now();
             let next = match tail.try_next() {
@@ -378,6 +379,32 @@ impl Owner {
         publisher.flush();
         checkpointer.finish(tail.position, &engine, metrics);
         End::Stopped
+    }
+
+    /// Lets go of cells that the snapshot log has of this partition and the engine has not: those whose last word a crash
+    /// has kept from the log, or whose samples the log has lost with the checkpoint. They would be there for ever, stale,
+    /// and so would be every answer over all cells.
+    fn let_go(&self, engine: &Partition, position: Position, owning: &Owning) {
+        let Shared { snapshots, sink, metrics, publisher, .. } = &*self.shared;
+        let Some(tick) = engine.last_tick() else { return };
+        for cell in snapshots.cells().into_iter().filter(|cell| !engine.has_cell(cell)) {
+            let Some(record) = snapshots.latest(&cell).filter(|record| record.epoch < tick.seconds()) else { continue };
+            if position_of(&record.header).is_none_or(|(of, _)| of != self.partition) {
+                continue;
+            }
+            match CellSnapshot::decode(&record.content) {
+                Ok(last) => {
+                    tracing::info!(partition = self.partition, %cell, "the cell has no servers any more and is let go");
+                    let last = Arc::new(last.without_servers(tick.seconds()));
+                    sink(&last);
+                    metrics.published(&last);
+                    publisher.publish(last, owning, position);
+                }
+                Err(error) => {
+                    tracing::error!(partition = self.partition, %cell, %error, "the last snapshot of a cell cannot be read");
+                }
+            }
+        }
     }
 
     fn tail(&self, position: Position) -> Option<Tail<'_>> {
@@ -498,3 +525,6 @@ fn describe(engine: &Partition, progress: &mut Progress) {
         progress.epochs = engine.epochs();
     }
 }
+
+#[cfg(test)]
+mod tests;

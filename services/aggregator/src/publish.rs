@@ -163,7 +163,7 @@ fn run(shared: &Shared, log: &dyn SnapshotLog, published: Option<&SnapshotSink>)
 }
 
 /// What stands beside the content: which records it was made from.
-fn header(partition: u32, position: Position) -> Bytes {
+pub(crate) fn header(partition: u32, position: Position) -> Bytes {
     let mut out = Encoder::default();
     out.put_u8(1);
     out.put_u32(partition);

@@ -114,10 +114,13 @@ pub(crate) fn ages(telemetry: &Telemetry, read_model: &Arc<ReadModel>, event_tim
     telemetry.on_collect(move |telemetry| {
         let Some(read_model) = read_model.upgrade() else { return };
         let now = clock::now();
-        for (cell, view) in &*read_model.cells() {
+        let cells = read_model.cells();
+        let ages = cells.iter().map(|(cell, view)| {
             let age = Duration::from_nanos(now.0.saturating_sub(Timestamp::from_seconds(view.epoch()).0).max(0) as u64);
-            telemetry.gauge(&catalog::ENGINE_SNAPSHOT_AGE, [cell]).set(age.as_secs_f64());
-        }
+            ([&**cell], age.as_secs_f64())
+        });
+        // All of them: a cell that was let go has no age.
+        telemetry.replace(&catalog::ENGINE_SNAPSHOT_AGE, &[], ages);
     });
 }
 

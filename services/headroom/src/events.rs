@@ -107,7 +107,8 @@ fn tell(events: &DecisionEvents, known: &ReadModel, snapshots: &dyn SnapshotLog,
     if known.apply(snapshot.clone()) != Applied::Published {
         return;
     }
-    let Some(view) = known.cell(cell) else { return };
+    // The last snapshot of a cell tells who left with it.
+    let Some(view) = known.cell(cell).or_else(|| known.departed().get(cell).cloned()) else { return };
     let reader = RowReader::new(snapshot, Reading::default());
     for row in 0..snapshot.len() {
         for class in 0..snapshot.policy.classes.len() {

@@ -109,6 +109,8 @@ pub(crate) const POLL_BYTES_MAX: usize = 64 << 20;
 /// A question for a page of decisions.
 pub(crate) struct DecisionQuery {
     cells: Vec<Arc<CellView>>,
+    /// Cells that were let go, of which only those that left are told.
+    departed: Vec<Arc<CellView>>,
     class: Option<String>,
     since: Option<i64>,
     limit: usize,
@@ -123,11 +125,12 @@ impl DecisionQuery {
         let question = format!("decisions|{class:?}|{cell:?}|{since:?}");
         let after = params.text("cursor")?.map(|cursor| Cursor::decode(cursor, &question)).transpose()?;
         let cells = state.cells(cell)?;
+        let departed = if since.is_some() && cell.is_none() { state.departed(&cells) } else { Vec::new() };
         if let Some(since) = since {
-            not_too_old(&cells, since)?;
+            not_too_old(cells.iter().chain(&departed), since)?;
         }
         let class = class.map(str::to_owned);
-        Ok(Self { cells, class, since, limit: params.limit(state)?, after, question })
+        Ok(Self { cells, departed, class, since, limit: params.limit(state)?, after, question })
     }
 
     /// The page; made where it holds up nobody.
@@ -197,7 +200,7 @@ impl DecisionQuery {
             }
         }
         if let (Some(since), None) = (self.since, &self.after) {
-            list.removed = self.cells.iter().flat_map(|view| removed(view, since)).collect();
+            list.removed = self.cells.iter().chain(&self.departed).flat_map(|view| removed(view, since)).collect();
         }
         let body = serde_json::to_vec(&list).map_err(|_| ApiError::internal())?;
         Ok((body, age(state, list.epoch)))
@@ -218,8 +221,8 @@ impl DecisionQuery {
 }
 
 /// That changes after `since` are known in all of the cells.
-pub(crate) fn not_too_old(cells: &[Arc<CellView>], since: i64) -> Result<(), ApiError> {
-    match cells.iter().map(|view| view.horizon()).max() {
+pub(crate) fn not_too_old<'a>(cells: impl Iterator<Item = &'a Arc<CellView>>, since: i64) -> Result<(), ApiError> {
+    match cells.map(|view| view.horizon()).max() {
         Some(horizon) if since < horizon => Err(ApiError::since_too_old(since, horizon)),
         _ => Ok(()),
     }

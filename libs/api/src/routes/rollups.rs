@@ -157,6 +157,7 @@ fn totals<'a>(state: &ApiState, view: &'a CellView, rollup: &Rollup) -> Totals<'
         load_states: if stale { LoadStateCounts { unknown: servers, ..Default::default() } } else { load_states },
         fault_states: if stale { FaultStateCounts { unknown: servers, ..Default::default() } } else { fault_states },
         placements: if stale { PlacementCounts { avoid: servers, ..Default::default() } } else { placements },
+        health_score: known(rollup.score),
         health_score_min: known(rollup.score_min),
         health_score_median: known(rollup.score_median),
         coverage_mean: known(rollup.coverage_mean),

@@ -96,7 +96,7 @@ pub(crate) async fn watch(
     negotiate(&headers, &[EVENT_STREAM])?;
     let since = params.since()?;
     if let Some(since) = since {
-        not_too_old(&cells, since)?;
+        not_too_old(cells.iter(), since)?;
     }
     let filter = Filter { cell: params.text("cell")?.map(str::to_owned), class: class.map(str::to_owned) };
     let since = last_event_id(&headers)?.or(since);
@@ -203,6 +203,10 @@ async fn watch_until_gone(
         }
         changes.borrow_and_update();
         tell(state, filter, since, &mut told, sender).await?;
+        if filter.cell.as_deref().is_some_and(|cell| state.read_model.cell(cell).is_none()) {
+            // The cell was let go, and this told.
+            return Ok(());
+        }
         tokio::select! {
             () = state.shutdown.cancelled() => return Ok(()),
             () = sender.closed() => return Err(Gone),
@@ -225,15 +229,24 @@ async fn tell(
 ) -> Result<(), Gone> {
     // Names and not views: a slow reader must not keep the snapshots of cells alive that it has not come to yet.
     let (id, moved) = {
-        let cells = state.cells(filter.cell.as_deref()).map_err(|_| Gone)?;
+        let cells = state.cells(filter.cell.as_deref()).unwrap_or_default();
+        let departed = state.departed(&cells);
         let is_news =
             |view: &&Arc<CellView>| told.get(&view.snapshot().cell) != Some(&(view.epoch(), state.reading(view)));
-        let moved: Vec<Arc<str>> = cells.iter().filter(is_news).map(|view| view.snapshot().cell.clone()).collect();
+        // Once, and only to who knows the cell.
+        let is_farewell = |view: &&Arc<CellView>| {
+            let since = told.get(&view.snapshot().cell).map(|(epoch, _)| *epoch).or(resume);
+            filter.cell.as_deref().is_none_or(|cell| *cell == *view.snapshot().cell)
+                && since.is_some_and(|since| since < view.epoch() && view.removed_since(since).next().is_some())
+        };
+        let moved = cells.iter().filter(is_news).chain(departed.iter().filter(is_farewell));
+        let moved: Vec<Arc<str>> = moved.map(|view| view.snapshot().cell.clone()).collect();
         (ReadModel::shared_epoch(cells.iter()), moved)
     };
     for (at, cell) in moved.iter().enumerate() {
         let id = id.filter(|_| at + 1 == moved.len());
-        let Some(mut view) = state.read_model.cell(cell) else { continue };
+        let departed = || state.read_model.departed().get(cell).cloned();
+        let Some(mut view) = state.read_model.cell(cell).or_else(departed) else { continue };
         let reading = state.reading(&view);
         let since = told.get(cell).map(|(epoch, _)| *epoch).or(resume).filter(|since| *since >= view.horizon());
         // An event has no `Age`. One that tells of a tick comes with the tick; what a new reader is told may be older.

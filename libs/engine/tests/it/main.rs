@@ -10,6 +10,7 @@ use headroom_model::{SampleBatch, SampleBatchBuilder, Timestamp};
 use headroom_testkit::{BASE_SECONDS, Event, Scenario, Variation, compile, run};
 
 mod backlog;
+mod departure;
 mod forms;
 
 /// Runs the scenario as written and demands what it states; then demands the same bytes of every other way in which the
@@ -63,6 +64,8 @@ scenarios!(
     dead_collector_throttles_nobody,
     days_behind_is_not_gone,
     data_quality_is_shown,
+    pools_are_rolled_up,
+    a_cell_without_servers_is_let_go,
 );
 
 /// A clock ahead of the tick is wrong only where there is a clock to compare with, which scenarios have not.

@@ -61,6 +61,7 @@ pub fn policy(signals: Vec<SignalSpec>) -> Policy {
         lease: LeaseSpec { lease_seconds: 60, refresh_seconds: 10 },
         inputs: vec![],
         score: None,
+        rollup: None,
         classes: vec!["discretionary".into()],
         rules: vec![Rule {
             name: "default".into(),

@@ -31,6 +31,8 @@ async fn snapshot_log() {
     contract::snapshot_log_suite(|| open(&layout(2))).await;
     let layout = layout(2);
     contract::snapshots_survive_being_closed(|| open(&layout)).await;
+    let layout = crate::broker::layout(2);
+    contract::retired_cells_stay_gone(|| open(&layout)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

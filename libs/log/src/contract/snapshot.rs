@@ -12,6 +12,7 @@ pub async fn snapshot_log_suite(mut fresh: impl FnMut() -> Arc<dyn SnapshotLog>)
     the_latest_epoch_wins(fresh()).await;
     a_subscriber_sees_what_was_there_and_what_comes(fresh()).await;
     a_slow_subscriber_skips_to_the_newest(fresh()).await;
+    a_retired_cell_is_gone_but_for_its_last_word(fresh()).await;
 }
 
 /// A snapshot of an epoch, told apart by `mark`.
@@ -98,6 +99,59 @@ pub async fn a_slow_subscriber_skips_to_the_newest(log: Arc<dyn SnapshotLog>) {
     let changes = within_patience("the changes", slow.changed()).await;
     assert_eq!(changes, Some(vec![("a".into(), snapshot(1000, "x")), ("b".into(), snapshot(1000, "x"))]));
     assert_eq!(slow.try_changed(), []);
+}
+
+fn retire(log: &dyn SnapshotLog, cell: &str) {
+    if let Err(error) = log.retire(&cell.into()) {
+        panic!("not retired: {error}");
+    }
+}
+
+/// Waits until a cell has no snapshot; another one's are what wakes us.
+async fn until_gone(log: &dyn SnapshotLog, gone: &str, other: &str, from: i64) {
+    let mut subscription = log.subscribe();
+    let seen = async {
+        for epoch in from.. {
+            if log.latest(gone).is_none() {
+                return;
+            }
+            publish(log, other, snapshot(epoch, "x"));
+            until_latest(&mut subscription, other, epoch).await;
+        }
+    };
+    within_patience("the end of the cell", seen).await;
+}
+
+/// What a cell said last still reaches who subscribed before, and nobody after; a cell that returns is there again.
+pub async fn a_retired_cell_is_gone_but_for_its_last_word(log: Arc<dyn SnapshotLog>) {
+    publish(&*log, "a", snapshot(10, "x"));
+    publish(&*log, "b", snapshot(10, "x"));
+    until_all(&*log, &[("a", 10), ("b", 10)]).await;
+    let mut subscription = log.subscribe();
+    subscription.try_changed();
+    publish(&*log, "a", snapshot(20, "last"));
+    retire(&*log, "a");
+    assert_eq!(until_latest(&mut subscription, "a", 20).await, snapshot(20, "last"));
+    until_gone(&*log, "a", "b", 20).await;
+    assert_eq!((log.latest("a"), log.cells()), (None, vec!["b".into()]));
+    publish(&*log, "a", snapshot(30, "again"));
+    until_all(&*log, &[("a", 30)]).await;
+    assert_eq!(log.cells(), ["a".into(), "b".into()]);
+}
+
+/// For durable logs: `open` opens the same log again. A cell that was retired is not there, and the others are.
+pub async fn retired_cells_stay_gone(mut open: impl FnMut() -> Arc<dyn SnapshotLog>) {
+    let log = open();
+    for epoch in [10, 20] {
+        publish(&*log, "a", snapshot(epoch, "x"));
+        publish(&*log, "b", snapshot(epoch, "x"));
+    }
+    drop(log);
+    let log = open();
+    publish(&*log, "a", snapshot(30, "last"));
+    retire(&*log, "a");
+    drop(log);
+    assert_eq!(open().cells(), ["b".into()]);
 }
 
 /// For durable logs: `open` opens the same log again. What was newest is there, and still cannot be replaced by older.

@@ -110,14 +110,19 @@ impl DiskSnapshotLog {
     fn publish_held(&self, cell: &Arc<str>, snapshot: Held) -> Result<Published, PublishError> {
         let published = self.map.publish_held(cell, snapshot)?;
         if published == Published::Newest {
-            let mut behind = lock(&self.shared.state);
-            behind.cells.insert(cell.clone());
-            behind.news = true;
-            self.shared.stats.behind.set(behind.cells.len() as u64);
-            drop(behind);
-            self.shared.changed.notify_all();
+            self.is_behind(cell);
         }
         Ok(published)
+    }
+
+    /// Has the writer look at a cell.
+    fn is_behind(&self, cell: &Arc<str>) {
+        let mut behind = lock(&self.shared.state);
+        behind.cells.insert(cell.clone());
+        behind.news = true;
+        self.shared.stats.behind.set(behind.cells.len() as u64);
+        drop(behind);
+        self.shared.changed.notify_all();
     }
 }
 
@@ -128,7 +133,17 @@ impl SnapshotLog for DiskSnapshotLog {
 
     fn publish_snapshot(&self, snapshot: &Arc<CellSnapshot>, header: Bytes) -> Result<Published, PublishError> {
         let content = Content::Snapshot(snapshot.clone());
-        self.publish_held(&snapshot.cell, Held { epoch: snapshot.epoch, header, content })
+        let published = self.publish_held(&snapshot.cell, Held { epoch: snapshot.epoch, header, content })?;
+        if snapshot.is_empty() && published == Published::Newest {
+            self.retire(&snapshot.cell)?;
+        }
+        Ok(published)
+    }
+
+    fn retire(&self, cell: &Arc<str>) -> Result<(), PublishError> {
+        self.map.retire(cell);
+        self.is_behind(cell);
+        Ok(())
     }
 
     fn latest(&self, cell: &str) -> Option<SnapshotRecord> {
@@ -152,16 +167,22 @@ impl Shared {
             let (cells, closed) = self.wait(failing);
             failing = false;
             for cell in cells {
-                let Some(snapshot) = map.held(&cell) else { continue };
                 let slot = slots.get(&cell).map_or(0, |newest| 1 - newest);
-                if let Err(error) = write(&dir.join(file_name(&cell, slot)), &cell, &snapshot) {
+                let held = map.held(&cell);
+                let outcome = match &held {
+                    Some(snapshot) => write(&dir.join(file_name(&cell, slot)), &cell, snapshot),
+                    None => remove(dir, &cell, 1 - slot),
+                };
+                if let Err(error) = outcome {
                     self.stats.failed.add(1);
                     tracing::warn!(%cell, %error, "a snapshot cannot be written; readers have it, a restart would not");
                     lock(&self.state).cells.insert(cell);
                     failing = true;
-                } else {
+                } else if held.is_some() {
                     self.stats.written.add(1);
                     slots.insert(cell, slot);
+                } else {
+                    slots.remove(&cell);
                 }
                 self.stats.behind.set(lock(&self.state).cells.len() as u64);
             }
@@ -204,6 +225,17 @@ fn write(path: &Path, cell: &str, snapshot: &Held) -> std::io::Result<()> {
             Content::Snapshot(snapshot) => snapshot.write_to(|piece| body.put(piece)),
         }
     })
+}
+
+/// Removes the files of a cell that was retired, the older one first: it must not become the newest.
+fn remove(dir: &Path, cell: &str, newest: usize) -> std::io::Result<()> {
+    for slot in [1 - newest, newest] {
+        match fs::remove_file(dir.join(file_name(cell, slot))) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 fn load(dir: &Path, map: &SnapshotMap, stats: &SnapshotStats) -> Result<Slots, OpenError> {

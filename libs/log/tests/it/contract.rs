@@ -46,6 +46,8 @@ async fn disk_snapshot_log() {
     .await;
     let dir = TempDir::new();
     contract::snapshots_survive_being_closed(|| Arc::new(DiskSnapshotLog::open(&dir.open(), 10).unwrap())).await;
+    let dir = TempDir::new();
+    contract::retired_cells_stay_gone(|| Arc::new(DiskSnapshotLog::open(&dir.open(), 10).unwrap())).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

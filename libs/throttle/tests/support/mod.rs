@@ -48,6 +48,7 @@ pub fn policy(mode: Mode, classes: Vec<ClassSpec>) -> Policy {
         inputs: vec![],
         signals: vec![],
         score: None,
+        rollup: None,
         classes: classes.iter().map(|class| class.name.clone()).collect(),
         rules: vec![Rule {
             name: "default".into(),

@@ -49,6 +49,7 @@ pub fn policy(mut inputs: Vec<InputSpec>) -> Arc<Policy> {
         inputs,
         signals: Vec::new(),
         score: None,
+        rollup: None,
         classes: Vec::new(),
         rules: Vec::new(),
     })
