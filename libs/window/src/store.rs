@@ -139,16 +139,7 @@ pub(crate) struct InputPlan {
     pub function: WindowFunction,
     pub fold: Fold,
     pub across: Across,
-    /// By source.
-    pub scales: Vec<f64>,
-}
-
-impl InputPlan {
-    /// What values of a source are multiplied with.
-    #[inline]
-    pub fn scale(&self, source: u8) -> f64 {
-        self.scales.get(usize::from(source)).copied().unwrap_or(1.0)
-    }
+    pub sources: usize,
 }
 
 /// The samples of a cell, and what the policy in force makes of them.
@@ -445,7 +436,7 @@ impl WindowStore {
     /// A matcher made for another policy must not make the tick read past its inputs.
     fn valid_lanes(&self, mut lanes: Vec<headroom_model::policy::Lane>) -> Vec<headroom_model::policy::Lane> {
         lanes.retain(|lane| {
-            self.plans.get(usize::from(lane.input)).is_some_and(|plan| usize::from(lane.source) < plan.scales.len())
+            self.plans.get(usize::from(lane.input)).is_some_and(|plan| usize::from(lane.source) < plan.sources)
         });
         lanes
     }
@@ -482,7 +473,7 @@ fn plan(policy: &Policy) -> (Vec<InputPlan>, SchemaRef) {
             function: input.function,
             fold: input.fold,
             across: input.across,
-            scales: input.sources.iter().map(|source| source.scale).collect(),
+            sources: input.sources.len(),
         })
         .collect();
     let fields: Vec<Field> =

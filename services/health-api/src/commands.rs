@@ -187,7 +187,7 @@ impl Commands for LogCommands {
             });
             let failed = || CommandError::Unavailable("what was seen could not be looked through".to_owned());
             let mut report = made.await.ok_or_else(failed)?;
-            report.refused = (self.0.refused)();
+            report.refused.extend((self.0.refused)());
             Ok(report)
         })
     }

@@ -63,6 +63,7 @@ scenarios!(
     dead_collector_throttles_nobody,
     days_behind_is_not_gone,
     data_quality_is_shown,
+    units_are_converted,
 );
 
 /// A clock ahead of the tick is wrong only where there is a clock to compare with, which scenarios have not.
