@@ -9,7 +9,7 @@ use crate::limits::IngestLimits;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum RejectReason {
-    /// The resource names no server.
+    /// The resource names no server, or by nothing that can be a name.
     NoIdentity,
     /// A name of the server is longer than a name may be.
     IdentityTooLong,
@@ -90,7 +90,8 @@ impl RejectReason {
     fn explain(self, limits: &IngestLimits, identity: &IdentityConfig) -> String {
         match self {
             Self::NoIdentity => format!(
-                "the resource names no server, it has none of the attributes {}; set \
+                "the resource names no server, it has none of the attributes {} (a name with control characters, or \
+                 without a visible one, is none); set \
                  OTEL_RESOURCE_ATTRIBUTES=host.name=<name> at an SDK, or in the Collector add `resourcedetection: \
                  {{detectors: [env, system]}}` or `resource: {{attributes: [{{key: host.name, value: <name>, action: \
                  upsert}}]}}` to the processors of the metrics pipeline",
@@ -145,7 +146,8 @@ impl RejectReason {
     fn explain_record(self, limits: &IngestLimits) -> String {
         match self {
             Self::NoIdentity => {
-                "the record names no server; give it `server`, or attributes that the source's `identity` reads"
+                "the record names no server (a name with control characters, or without a visible one, is none); give it \
+                 `server`, or attributes that the source's `identity` reads"
             }
             Self::NoMetricName => "a sample has no metric's name",
             Self::NoTime => "the sample has no `time`, and the message no timestamp of its maker",

@@ -186,6 +186,7 @@ fn useless_samples_are_rejected_by_reason() {
             RejectReason::TimeOutOfRange,
             0,
         ),
+        (r#"{"server":"\u001b[2J","time":1795255210,"gauges":{"m":1}}"#.to_owned(), RejectReason::NoIdentity, 0),
         (r#"{"server":"a","time":1795255210,"gauges":{"m":null,"n":2}}"#.to_owned(), RejectReason::NoValue, 1),
         (r#"{"server":"a","time":1795255210,"gauges":{"":1}}"#.to_owned(), RejectReason::NoMetricName, 0),
         (format!(r#"{{"server":"a","time":1795255210,"gauges":{{"{long}":1}}}}"#), RejectReason::MetricNameTooLong, 0),
