@@ -196,6 +196,21 @@ impl Cell {
         heard_of.max(Timestamp(batch.servers.last_sample_ns[slot]))
     }
 
+    /// Whether a server was heard of when nothing that an input reads had come for so long that it would be unknown.
+    fn is_unread(&self, tick: Timestamp, batch: &WindowBatch, slot: usize) -> bool {
+        let newest_ns = batch.servers.last_sample_ns[slot];
+        let health = &self.compiled.policy.health;
+        // Most servers are read: how often those are heard of need not be looked up.
+        let unknown_from = tick.plus_seconds(-health.unknown_after_seconds);
+        if newest_ns >= unknown_from.0 || self.registry.server(slot).is_none() {
+            return false;
+        }
+        let heard_of = self.registry.heard_of(slot);
+        let read_until = if newest_ns == NEVER_NS { i64::MIN } else { Timestamp(newest_ns).seconds() };
+        heard_of > read_until.saturating_add(health.unknown_after_seconds)
+            && heard_of > tick.seconds().saturating_sub(health.silent_seconds)
+    }
+
     pub(crate) fn handle_remove(&mut self, server: &str) -> bool {
         let Some(slot) = self.registry.find(server) else { return false };
         self.remove(slot);
@@ -361,7 +376,12 @@ impl Cell {
         frame.slow = signals::slow(&self.compiled, batch);
         frame.data_flags.clear();
         frame.data_flags.extend((0u32..).zip(&columns.quality).filter_map(|(slot, quality)| {
-            let flags = data_flags(quality);
+            let mut flags = data_flags(quality);
+            for (is_set, flag) in [
+                (self.is_unread(tick, batch, slot as usize), flag::NOTHING_READ),
+            ] {
+                flags |= if is_set { flag } else { 0 };
+            }
             (flags != 0).then_some((slot, flags))
         }));
         frame

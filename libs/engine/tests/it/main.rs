@@ -64,6 +64,7 @@ scenarios!(
     days_behind_is_not_gone,
     data_quality_is_shown,
     units_are_converted,
+    reports_that_nothing_reads,
 );
 
 /// A clock ahead of the tick is wrong only where there is a clock to compare with, which scenarios have not.
