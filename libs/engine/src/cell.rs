@@ -1,6 +1,6 @@
 //! One cell: registry, windows, signals, health and throttle, and the order in which a tick runs through them.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use headroom_expr::ExprState;
@@ -107,6 +107,8 @@ pub(crate) struct Cell {
     /// servers change: as of this generation of the registry.
     servers: ServerFrame,
     servers_generation: Option<u64>,
+    /// Slots whose host-level names other servers claim too, as of the same generation.
+    contested: BTreeSet<u32>,
     /// The table of names as of a generation of the registry, shared by the snapshots since.
     table: Option<(u64, Arc<ServerTable>)>,
     /// The last two snapshots: what the older one takes is written anew once its readers are gone.
@@ -137,6 +139,7 @@ impl Cell {
             first_sample_ns: None,
             servers: ServerFrame::default(),
             servers_generation: None,
+            contested: BTreeSet::new(),
             table: None,
             published: VecDeque::new(),
         }
@@ -378,6 +381,7 @@ impl Cell {
         frame.data_flags.extend((0u32..).zip(&columns.quality).filter_map(|(slot, quality)| {
             let mut flags = data_flags(quality);
             for (is_set, flag) in [
+                (self.contested.contains(&slot), flag::NAME_CONFLICT),
                 (self.is_unread(tick, batch, slot as usize), flag::NOTHING_READ),
             ] {
                 flags |= if is_set { flag } else { 0 };
@@ -411,6 +415,7 @@ impl Cell {
             frame.enforcement_rank[slot] = enforcement_rank(&self.name, &server.name) as f32;
         }
         self.servers = frame;
+        self.contested = registry.contested();
         self.servers_generation = Some(generation);
     }
 

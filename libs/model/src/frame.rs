@@ -189,6 +189,8 @@ pub mod flag {
     pub const FLAT_SENSOR: u16 = 32;
     /// Two writers report one counter, or intervals that overlap.
     pub const OVERLAPPING_WRITERS: u16 = 64;
+    /// Another server claims one of its host-level names: a cloned machine id, mostly.
+    pub const NAME_CONFLICT: u16 = 128;
     /// The server reports, but nothing that an input reads.
     pub const NOTHING_READ: u16 = 256;
 }

@@ -69,6 +69,7 @@ fn value(snapshot: &CellSnapshot, row: usize, name: &str) -> String {
                 (flag::NOT_A_NUMBER, "not_a_number"),
                 (flag::FLAT_SENSOR, "flat_sensor"),
                 (flag::OVERLAPPING_WRITERS, "overlapping_writers"),
+                (flag::NAME_CONFLICT, "name_conflict"),
                 (flag::NOTHING_READ, "nothing_read"),
             ];
             let set = names.iter().filter(|(bit, _)| health.flags[row] & bit != 0).map(|(_, name)| *name);

@@ -280,6 +280,7 @@ impl<'a> RowReader<'a> {
             (flag::NOT_A_NUMBER, "not_a_number"),
             (flag::FLAT_SENSOR, "flat_sensor"),
             (flag::OVERLAPPING_WRITERS, "overlapping_writers"),
+            (flag::NAME_CONFLICT, "name_conflict"),
             (flag::NOTHING_READ, "nothing_read"),
         ];
         let bits = self.snapshot.health.flags[row];
