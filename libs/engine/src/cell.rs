@@ -23,6 +23,9 @@ use crate::registry::{Registry, RegistryCounters, RegistryLimits};
 use crate::signals::{self, SignalState};
 use crate::snapshot;
 
+/// A cell that has refused a server is full for so long: slow senders try again every few minutes.
+const FULL_SECONDS: i64 = 600;
+
 /// What an engine needs to know besides the policy.
 #[derive(Clone, Debug)]
 pub struct EngineConfig {
@@ -378,10 +381,12 @@ impl Cell {
         }));
         frame.slow = signals::slow(&self.compiled, batch);
         frame.data_flags.clear();
+        let refused = self.windows.refused_slots();
         frame.data_flags.extend((0u32..).zip(&columns.quality).filter_map(|(slot, quality)| {
             let mut flags = data_flags(quality);
             for (is_set, flag) in [
                 (self.contested.contains(&slot), flag::NAME_CONFLICT),
+                (refused.contains(&slot), flag::SERIES_REFUSED),
                 (self.is_unread(tick, batch, slot as usize), flag::NOTHING_READ),
             ] {
                 flags |= if is_set { flag } else { 0 };
@@ -451,6 +456,12 @@ impl Cell {
 
     pub(crate) fn epoch(&self) -> Option<i64> {
         self.last_tick.map(Timestamp::seconds)
+    }
+
+    /// Whether a server was refused at one of the last ticks because the cell is full.
+    pub(crate) fn is_full(&self) -> bool {
+        let since = self.last_tick.map(|tick| tick.seconds() - FULL_SECONDS);
+        self.registry.full_at().is_some_and(|refused| since.is_none_or(|since| refused >= since))
     }
 
     pub(crate) fn inputs(&self) -> InputsReport {

@@ -314,6 +314,11 @@ impl Partition {
         self.cells.iter().filter_map(|(name, cell)| Some((name.clone(), cell.epoch()?))).collect()
     }
 
+    /// Cells that have lately refused servers, because they have as many as they may.
+    pub fn full_cells(&self) -> Vec<Arc<str>> {
+        self.cells.iter().filter(|(_, cell)| cell.is_full()).map(|(name, _)| name.clone()).collect()
+    }
+
     /// Metrics seen, over all cells.
     pub fn inputs(&self) -> InputsReport {
         let mut merged: BTreeMap<_, SeenMetric> = BTreeMap::new();

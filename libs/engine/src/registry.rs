@@ -128,6 +128,8 @@ pub struct Registry {
     /// Grows whenever names, pools or slots change: tells whether a table made of them is still good.
     generation: u64,
     counters: RegistryCounters,
+    /// The last tick at which a server was refused for [`RegistryLimits::servers_max`].
+    full_at: Option<i64>,
 }
 
 impl Registry {
@@ -150,6 +152,7 @@ impl Registry {
             seen_min: i64::MIN,
             generation: 0,
             counters: RegistryCounters::default(),
+            full_at: None,
         }
     }
 
@@ -191,6 +194,11 @@ impl Registry {
     /// What happened since the last call.
     pub fn take_counters(&mut self) -> RegistryCounters {
         std::mem::take(&mut self.counters)
+    }
+
+    /// The last tick at which a server was refused because there were too many; not part of what is written.
+    pub fn full_at(&self) -> Option<i64> {
+        self.full_at
     }
 
     /// The slot of a server by its own name or a host-level name.
@@ -269,7 +277,12 @@ impl Registry {
             let Some(entry) = self.entries[at as usize].as_mut() else { continue };
             entry.seen = epoch;
             let resource = entry.resource.clone();
-            match self.slot_for(&resource, &mut moved, &mut freed) {
+            let refused = self.counters.refused_servers;
+            let slot = self.slot_for(&resource, &mut moved, &mut freed);
+            if self.counters.refused_servers > refused {
+                self.full_at = Some(epoch);
+            }
+            match slot {
                 Some(slot) => self.attach(at, slot, &mut moved),
                 None => {
                     if let Some(window) = self.forget_entry(at) {

@@ -193,6 +193,8 @@ pub mod flag {
     pub const NAME_CONFLICT: u16 = 128;
     /// The server reports, but nothing that an input reads.
     pub const NOTHING_READ: u16 = 256;
+    /// A bound keeps series of the server from being read.
+    pub const SERIES_REFUSED: u16 = 512;
 }
 
 /// Why a reason is a reason.

@@ -71,6 +71,7 @@ fn value(snapshot: &CellSnapshot, row: usize, name: &str) -> String {
                 (flag::OVERLAPPING_WRITERS, "overlapping_writers"),
                 (flag::NAME_CONFLICT, "name_conflict"),
                 (flag::NOTHING_READ, "nothing_read"),
+                (flag::SERIES_REFUSED, "series_refused"),
             ];
             let set = names.iter().filter(|(bit, _)| health.flags[row] & bit != 0).map(|(_, name)| *name);
             set.collect::<Vec<_>>().join(",")

@@ -12,6 +12,7 @@
 //! The engine says which resource belongs to which server slot and may change its mind; rows belong to resources, so
 //! that moving one moves no sample.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
@@ -372,6 +373,12 @@ impl WindowStore {
         for id in server.resources.clone() {
             self.close_resource(ResourceId(id));
         }
+    }
+
+    /// The slots of servers of which some series has no row for a limit, ascending.
+    pub fn refused_slots(&self) -> BTreeSet<u32> {
+        let resources = self.refused.iter().filter_map(|id| self.resources.get(*id as usize)?.as_ref());
+        resources.map(|state| state.slot).filter(|slot| *slot != NO_SLOT).collect()
     }
 
     /// The metrics seen, and which inputs read them.

@@ -53,7 +53,8 @@ pub struct ServerRecord<'a> {
     pub last_sample_age_seconds: Option<f32>,
     /// What else is remarkable: `flapping`, `lost_signal`, `silent`, `clock_skew`, `not_a_number`, `flat_sensor`,
     /// `overlapping_writers`, `name_conflict` another server claims one of its names, `nothing_read` it reports, but no
-    /// input of the policy reads it (see `/v1/inputs`), `kill_switch`.
+    /// input of the policy reads it (see `/v1/inputs`), `series_refused` a bound keeps series of it from being read,
+    /// `kill_switch`.
     pub flags: Vec<Cow<'a, str>>,
     /// At most three causes, worst first.
     pub reasons: Vec<Reason<'a>>,

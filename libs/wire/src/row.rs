@@ -282,6 +282,7 @@ impl<'a> RowReader<'a> {
             (flag::OVERLAPPING_WRITERS, "overlapping_writers"),
             (flag::NAME_CONFLICT, "name_conflict"),
             (flag::NOTHING_READ, "nothing_read"),
+            (flag::SERIES_REFUSED, "series_refused"),
         ];
         let bits = self.snapshot.health.flags[row];
         let set = names.iter().filter(|(bit, _)| bits & bit != 0).map(|(_, name)| *name);

@@ -496,5 +496,6 @@ fn describe(engine: &Partition, progress: &mut Progress) {
     }
     if progress.last_tick.is_some() {
         progress.epochs = engine.epochs();
+        progress.full = engine.full_cells();
     }
 }

@@ -171,6 +171,10 @@ impl Commands for LogCommands {
         PolicyText { hash: policy.hash.clone(), text: policy.text.clone() }
     }
 
+    fn full_cells(&self) -> Vec<Arc<str>> {
+        self.0.status.full_cells()
+    }
+
     fn inputs(&self) -> BoxFuture<'_, Result<InputsReport, CommandError>> {
         Box::pin(async move {
             let made = self.1.get(async {

@@ -10,6 +10,7 @@ use headroom_model::{SampleBatch, SampleBatchBuilder, Timestamp};
 use headroom_testkit::{BASE_SECONDS, Event, Scenario, Variation, compile, run};
 
 mod backlog;
+mod bounds;
 mod forms;
 
 /// Runs the scenario as written and demands what it states; then demands the same bytes of every other way in which the
