@@ -659,6 +659,7 @@ impl Pass<'_> {
             self.counters.resets += u64::from(events.new_resets);
             self.counters.gaps += u64::from(events.new_gaps);
             self.counters.overlaps += u64::from(events.new_overlaps);
+            self.counters.unknown_starts += u64::from(events.new_unknown_starts);
         }
     }
 }
