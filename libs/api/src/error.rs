@@ -1,6 +1,7 @@
 //! Every error of the API, as problem details with a way out. One place, so that the kinds stay few and stable.
 
 use std::fmt::Display;
+use std::sync::Arc;
 
 use axum::response::{IntoResponse, Response};
 use headroom_access::Denial;
@@ -66,10 +67,15 @@ impl ApiError {
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "Method not allowed", detail)
     }
 
-    pub(crate) fn unknown_server(name: &str, cell: Option<&str>) -> Self {
+    /// No server answers. `full` are the cells that have lately refused servers: it may be one of those.
+    pub(crate) fn unknown_server(name: &str, cell: Option<&str>, full: &[Arc<str>]) -> Self {
         let place = cell.map_or_else(String::new, |cell| format!(" in the cell {cell}"));
-        let detail =
+        let mut detail =
             format!("no server{place} answers to {name:?}, neither by name nor by alias; GET /v1/servers lists them");
+        if !full.is_empty() {
+            detail.push_str("; new servers are refused (engine.servers_max) in ");
+            detail.push_str(&full.join(", "));
+        }
         Self::new(StatusCode::NOT_FOUND, "unknown-server", "Unknown server", detail).field("server")
     }
 

@@ -134,6 +134,11 @@ pub trait Commands: Send + Sync + 'static {
     /// The policy that cells without one of their own get.
     fn policy(&self) -> PolicyText;
 
+    /// Cells that have lately refused servers, because they have as many as they may.
+    fn full_cells(&self) -> Vec<Arc<str>> {
+        Vec::new()
+    }
+
     /// Metrics seen: matched, unused, refused.
     fn inputs(&self) -> BoxFuture<'_, Result<InputsReport, CommandError>>;
 }

@@ -176,7 +176,11 @@ impl ApiState {
         }
         match self.read_model.find(name, cell) {
             Lookup::Found(found) => Ok(found),
-            Lookup::NotFound => Err(ApiError::unknown_server(name, cell)),
+            Lookup::NotFound => {
+                let mut full = self.commands.full_cells();
+                full.retain(|full| cell.is_none_or(|cell| **full == *cell));
+                Err(ApiError::unknown_server(name, cell, &full))
+            }
             Lookup::Ambiguous(found) => Err(ApiError::ambiguous(name, candidates(&found))),
         }
     }

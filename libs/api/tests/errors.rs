@@ -21,6 +21,7 @@ async fn refusals_say_what_is_wrong_and_what_to_do() {
     let service = service();
     for (path, status, kind, field, hint) in [
         ("/v1/servers/nobody", 404, "unknown-server", "server", "GET /v1/servers lists them"),
+        ("/v1/servers/nobody?cell=eu-1", 404, "unknown-server", "server", "are refused (engine.servers_max) in eu-1"),
         ("/v1/servers/%FF", 400, "bad-query", "server", "UTF-8"),
         ("/v1/servers/web-1?cell=nowhere", 404, "unknown-cell", "cell", "eu-1"),
         ("/v1/servers?loadstate=normal", 400, "bad-query", "loadstate", "did you mean \"loadState\"?"),

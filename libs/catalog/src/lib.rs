@@ -7,6 +7,7 @@
 
 mod matcher;
 mod names;
+mod units;
 
 pub use matcher::{Matcher, Suggestion};
 

@@ -9,6 +9,7 @@ use headroom_model::policy::{AttributeFilter, InputSpec, Lane, LaneMatcher, matc
 use headroom_model::{Resource, Series};
 
 use crate::names::{likeness, spellings, underscored};
+use crate::units;
 
 /// Most suggestions given for one metric.
 const SUGGESTIONS_MAX: usize = 3;
@@ -30,6 +31,7 @@ pub struct Suggestion {
 /// The inputs of a policy, indexed by the metrics they read.
 #[derive(Clone, Debug)]
 pub struct Matcher {
+    inputs: Vec<InputSpec>,
     candidates: Vec<Candidate>,
     /// Positions in `candidates` by metric name as the policy spells it.
     by_name: BTreeMap<String, Vec<usize>>,
@@ -41,7 +43,10 @@ pub struct Matcher {
 
 #[derive(Clone, Debug)]
 struct Candidate {
-    lane: Lane,
+    /// Index of its input.
+    input: u16,
+    /// Index among the sources of its input.
+    source: u8,
     filters: Vec<Filter>,
 }
 
@@ -88,6 +93,7 @@ impl Matcher {
     /// such policies.
     pub fn new(inputs: &[InputSpec]) -> Self {
         let mut matcher = Self {
+            inputs: inputs.to_vec(),
             candidates: Vec::new(),
             by_name: BTreeMap::new(),
             by_underscored: BTreeMap::new(),
@@ -102,10 +108,7 @@ impl Matcher {
                     condition: condition.clone(),
                     labels: condition.keys.iter().map(|key| underscored(key)).collect(),
                 });
-                matcher.candidates.push(Candidate {
-                    lane: Lane { input: number, source: source_number },
-                    filters: filters.collect(),
-                });
+                matcher.candidates.push(Candidate { input: number, source: source_number, filters: filters.collect() });
                 for metric in &source.metrics {
                     matcher.by_name.entry(metric.clone()).or_default().push(position);
                     matcher.by_underscored.entry(underscored(metric)).or_default().push(position);
@@ -151,11 +154,36 @@ impl Matcher {
         }
         spellings(metric).iter().find_map(|spelling| self.by_underscored.get(spelling)).map_or(&[], Vec::as_slice)
     }
+
+    fn scale(&self, candidate: &Candidate, series: &Series) -> Option<f64> {
+        let input = self.inputs.get(usize::from(candidate.input))?;
+        units::scale(input, input.sources.get(usize::from(candidate.source))?, series)
+    }
+
+    /// Where a series goes by one of its candidates; nowhere if its unit is not one of the input's.
+    fn lane(&self, candidate: &Candidate, series: &Series) -> Option<Lane> {
+        let scale = self.scale(candidate, series)?;
+        Some(Lane { input: candidate.input, source: candidate.source, scale })
+    }
+
+    /// Why inputs that read this metric do not read a series that names another quantity's unit: each input and its own
+    /// unit, sorted.
+    pub fn contradicted(&self, series: &Series) -> Vec<(&str, &str)> {
+        let candidates = self.candidates_of(&series.metric).iter().map(|at| &self.candidates[*at]);
+        let mut inputs: Vec<(&str, &str)> = candidates
+            .filter(|candidate| self.scale(candidate, series).is_none())
+            .filter_map(|candidate| self.inputs.get(usize::from(candidate.input)))
+            .map(|input| (&*input.name, &*input.unit))
+            .collect();
+        inputs.sort_unstable();
+        inputs.dedup();
+        inputs
+    }
 }
 
 /// In order, and of each input only the first source: a series must not count twice.
 fn tidy(mut lanes: Vec<Lane>) -> Vec<Lane> {
-    lanes.sort_unstable();
+    lanes.sort_unstable_by_key(|lane| (lane.input, lane.source));
     lanes.dedup_by_key(|lane| lane.input);
     lanes
 }
@@ -171,7 +199,7 @@ impl LaneMatcher for Matcher {
         tidy(
             candidates
                 .filter(|candidate| candidate.filters.iter().all(holds))
-                .map(|candidate| candidate.lane)
+                .filter_map(|candidate| self.lane(candidate, series))
                 .collect(),
         )
     }
@@ -193,7 +221,7 @@ impl LaneMatcher for Matcher {
                 return None;
             }
             if passes {
-                lanes.push(candidate.lane);
+                lanes.extend(self.lane(candidate, series));
             }
         }
         Some(tidy(lanes))
@@ -315,6 +343,24 @@ mod tests {
             assert_eq!(lanes, expected, "{metric}");
         }
         assert_eq!(matcher.nearest("http_server_request_duration_milliseconds")[0].input, "seconds");
+    }
+
+    #[test]
+    fn a_unit_of_something_else_is_not_read() {
+        let mut seconds = input("latency", &[(&["m"], &[])]);
+        (seconds.unit, seconds.function) = ("s".into(), WindowFunction::Mean);
+        let matcher = Matcher::new(&[seconds, input("requests", &[(&["m"], &[])])]);
+        for (unit, expected, contradicted) in [
+            ("ms", &[(0, 0.001), (1, 0.001)][..], &[][..]),
+            ("", &[(0, 1.0), (1, 1.0)], &[]),
+            ("By", &[(1, 1.0)], &[("latency", "s")]),
+        ] {
+            let series = Series { unit: unit.into(), ..series("m", &[]) };
+            let lanes: Vec<_> = matcher.lanes(&resource(&[]), &series);
+            assert_eq!(matcher.lanes_of_series(&series).as_ref(), Some(&lanes));
+            let lanes: Vec<_> = lanes.iter().map(|lane| (lane.input, lane.scale)).collect();
+            assert_eq!((lanes.as_slice(), &*matcher.contradicted(&series)), (expected, contradicted), "{unit}");
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! needed: each shorter spelling is tried against the names of the policy, the longest first.
 
 /// What Prometheus exporters append for the units in which OpenTelemetry's metrics come. Other units are not here: to take
-/// `…_milliseconds` for a metric in seconds would make a latency a thousand times as long, and nobody would see why.
+/// `…_milliseconds` for a metric in seconds would make a latency a thousand times as long, and nobody would see why. (Where a series names its unit, [`crate::units`] converts.)
 const UNIT_SUFFIXES: [&str; 3] = ["_seconds", "_bytes", "_ratio"];
 
 /// The name with everything but letters and digits as underscores.

@@ -249,7 +249,9 @@ pub(crate) struct ClassPatch {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Input {
-    #[serde(default = "dimensionless")]
+    /// Unit of the value (UCUM). Series that name another unit of the same quantity (`%`, `ms`, `MBy`) are converted, of
+    /// another quantity are not read; without a unit here all values stay as they were sent.
+    #[serde(default)]
     pub unit: String,
     pub function: Function,
     #[serde(default)]
@@ -358,7 +360,7 @@ pub(crate) struct Source {
     #[serde(default, rename = "where")]
     #[schemars(length(max = 16))]
     pub filters: Vec<Filter>,
-    /// Brings the source to the input's unit.
+    /// Brings the source to the input's unit, where its series name no unit. One that they name is believed instead.
     #[serde(default = "one")]
     pub scale: f64,
 }

@@ -1,6 +1,6 @@
 //! One cell: registry, windows, signals, health and throttle, and the order in which a tick runs through them.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use headroom_expr::ExprState;
@@ -22,6 +22,9 @@ use crate::compiled::CompiledPolicy;
 use crate::registry::{Registry, RegistryCounters, RegistryLimits};
 use crate::signals::{self, SignalState};
 use crate::{score, snapshot};
+
+/// A cell that has refused a server is full for so long: slow senders try again every few minutes.
+const FULL_SECONDS: i64 = 600;
 
 /// What an engine needs to know besides the policy.
 #[derive(Clone, Debug)]
@@ -107,6 +110,8 @@ pub(crate) struct Cell {
     /// servers change: as of this generation of the registry.
     servers: ServerFrame,
     servers_generation: Option<u64>,
+    /// Slots whose host-level names other servers claim too, as of the same generation.
+    contested: BTreeSet<u32>,
     /// The table of names as of a generation of the registry, shared by the snapshots since.
     table: Option<(u64, Arc<ServerTable>)>,
     /// The last two snapshots: what the older one takes is written anew once its readers are gone.
@@ -137,6 +142,7 @@ impl Cell {
             first_sample_ns: None,
             servers: ServerFrame::default(),
             servers_generation: None,
+            contested: BTreeSet::new(),
             table: None,
             published: VecDeque::new(),
         }
@@ -194,6 +200,21 @@ impl Cell {
     fn silent_since(&self, batch: &WindowBatch, slot: usize) -> Timestamp {
         let heard_of = Timestamp::from_seconds(self.registry.heard_of(slot));
         heard_of.max(Timestamp(batch.servers.last_sample_ns[slot]))
+    }
+
+    /// Whether a server was heard of when nothing that an input reads had come for so long that it would be unknown.
+    fn is_unread(&self, tick: Timestamp, batch: &WindowBatch, slot: usize) -> bool {
+        let newest_ns = batch.servers.last_sample_ns[slot];
+        let health = &self.compiled.policy.health;
+        // Most servers are read: how often those are heard of need not be looked up.
+        let unknown_from = tick.plus_seconds(-health.unknown_after_seconds);
+        if newest_ns >= unknown_from.0 || self.registry.server(slot).is_none() {
+            return false;
+        }
+        let heard_of = self.registry.heard_of(slot);
+        let read_until = if newest_ns == NEVER_NS { i64::MIN } else { Timestamp(newest_ns).seconds() };
+        heard_of > read_until.saturating_add(health.unknown_after_seconds)
+            && heard_of > tick.seconds().saturating_sub(health.silent_seconds)
     }
 
     pub(crate) fn handle_remove(&mut self, server: &str) -> bool {
@@ -364,8 +385,16 @@ impl Cell {
         }));
         frame.slow = signals::slow(&self.compiled, batch);
         frame.data_flags.clear();
+        let refused = self.windows.refused_slots();
         frame.data_flags.extend((0u32..).zip(&columns.quality).filter_map(|(slot, quality)| {
-            let flags = data_flags(quality);
+            let mut flags = data_flags(quality);
+            for (is_set, flag) in [
+                (self.contested.contains(&slot), flag::NAME_CONFLICT),
+                (refused.contains(&slot), flag::SERIES_REFUSED),
+                (self.is_unread(tick, batch, slot as usize), flag::NOTHING_READ),
+            ] {
+                flags |= if is_set { flag } else { 0 };
+            }
             (flags != 0).then_some((slot, flags))
         }));
         frame
@@ -395,6 +424,7 @@ impl Cell {
             frame.enforcement_rank[slot] = enforcement_rank(&self.name, &server.name) as f32;
         }
         self.servers = frame;
+        self.contested = registry.contested();
         self.servers_generation = Some(generation);
     }
 
@@ -430,6 +460,12 @@ impl Cell {
 
     pub(crate) fn epoch(&self) -> Option<i64> {
         self.last_tick.map(Timestamp::seconds)
+    }
+
+    /// Whether a server was refused at one of the last ticks because the cell is full.
+    pub(crate) fn is_full(&self) -> bool {
+        let since = self.last_tick.map(|tick| tick.seconds() - FULL_SECONDS);
+        self.registry.full_at().is_some_and(|refused| since.is_none_or(|since| refused >= since))
     }
 
     pub(crate) fn inputs(&self) -> InputsReport {

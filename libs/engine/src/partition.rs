@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use headroom_model::codec::{DecodeError, Decoder, Encoder};
 use headroom_model::policy::Mode;
-use headroom_model::time::NANOS_PER_SECOND;
+use headroom_model::time::EARLIEST_NS;
 use headroom_model::{CellSnapshot, SampleBatch, Timestamp};
 use headroom_window::{InputsReport, SENDERS_REPORT_MAX, SeenMetric};
 
@@ -25,9 +25,6 @@ use crate::registry::RegistryCounters;
 
 /// The version written in front of every checkpoint.
 const CHECKPOINT_VERSION: u8 = 2;
-
-/// No sample before this (the year 2000) says where time begins.
-const PLAUSIBLE_NS: i64 = 946_684_800 * NANOS_PER_SECOND;
 
 /// What an engine has counted since it was made, for metrics: beside the content, repeats and all.
 #[derive(Clone, Copy, Debug, Default)]
@@ -207,7 +204,7 @@ impl Partition {
             let held = &mut newest[resource as usize];
             *held = (*held).max(time_ns);
             // A clock that was never set counts from 1970; time does not begin there.
-            if time_ns >= PLAUSIBLE_NS {
+            if time_ns >= EARLIEST_NS {
                 first = first.min(time_ns);
             }
         }
@@ -331,6 +328,11 @@ impl Partition {
     /// Epoch of every cell that has published.
     pub fn epochs(&self) -> BTreeMap<Arc<str>, i64> {
         self.cells.iter().filter_map(|(name, cell)| Some((name.clone(), cell.epoch()?))).collect()
+    }
+
+    /// Cells that have lately refused servers, because they have as many as they may.
+    pub fn full_cells(&self) -> Vec<Arc<str>> {
+        self.cells.iter().filter(|(_, cell)| cell.is_full()).map(|(name, _)| name.clone()).collect()
     }
 
     /// Metrics seen, over all cells.

@@ -5,8 +5,8 @@
 //! the same servers in the same slots, however their samples were batched or repeated.
 //!
 //! Two resources are one server when they share a host-level name. They are never one when they disagree about a name
-//! of the same kind (two `host.name` under one cloned machine id): the newcomer then stays a server of its own, and the
-//! shared name is counted as a conflict and finds only the first.
+//! of the same kind (two `host.name` under one cloned machine id): the newcomer then stays a server of its own. The shared
+//! name is an alias of both, so that whoever asks for it is told of both, and both are marked.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -118,6 +118,8 @@ pub struct Registry {
     /// Grows whenever names, pools or slots change: tells whether a table made of them is still good.
     generation: u64,
     counters: RegistryCounters,
+    /// The last tick at which a server was refused for [`RegistryLimits::servers_max`].
+    full_at: Option<i64>,
 }
 
 impl Registry {
@@ -140,6 +142,7 @@ impl Registry {
             seen_min: i64::MIN,
             generation: 0,
             counters: RegistryCounters::default(),
+            full_at: None,
         }
     }
 
@@ -181,6 +184,11 @@ impl Registry {
     /// What happened since the last call.
     pub fn take_counters(&mut self) -> RegistryCounters {
         std::mem::take(&mut self.counters)
+    }
+
+    /// The last tick at which a server was refused because there were too many; not part of what is written.
+    pub fn full_at(&self) -> Option<i64> {
+        self.full_at
     }
 
     /// The slot of a server by its own name or a host-level name.
@@ -259,7 +267,12 @@ impl Registry {
             let Some(entry) = self.entries[at as usize].as_mut() else { continue };
             entry.seen = epoch;
             let resource = entry.resource.clone();
-            match self.slot_for(&resource, &mut moved, &mut freed) {
+            let refused = self.counters.refused_servers;
+            let slot = self.slot_for(&resource, &mut moved, &mut freed);
+            if self.counters.refused_servers > refused {
+                self.full_at = Some(epoch);
+            }
+            match slot {
                 Some(slot) => self.attach(at, slot, &mut moved),
                 None => {
                     if let Some(window) = self.forget_entry(at) {
@@ -546,7 +559,22 @@ impl Registry {
         entries.map(|entry| entry.seen).max().unwrap_or(i64::MIN / NANOS_PER_SECOND)
     }
 
-    /// All names of a server but its own, sorted.
+    /// The slots of servers that claim a host-level name which another server claims too, ascending.
+    pub fn contested(&self) -> BTreeSet<u32> {
+        let mut contested = BTreeSet::new();
+        for (slot, server) in (0..).zip(&self.servers) {
+            let Some(server) = server else { continue };
+            let resources = server.resources.iter().filter_map(|at| self.entries[*at as usize].as_ref());
+            let names = resources
+                .flat_map(|entry| entry.resource.host_names.iter().chain(std::iter::once(&entry.resource.server)));
+            for holder in names.filter_map(|name| self.by_name.get(name)).filter(|holder| **holder != slot) {
+                contested.extend([slot, *holder]);
+            }
+        }
+        contested
+    }
+
+    /// All names of a server but its own, sorted; also those that another server claims.
     pub fn aliases(&self, slot: usize) -> Vec<Arc<str>> {
         let Some(server) = self.server(slot) else { return Vec::new() };
         let mut names: Vec<Arc<str>> = server
@@ -561,7 +589,7 @@ impl Registry {
                     .chain(&entry.resource.aliases)
                     .chain(std::iter::once(&entry.resource.server))
             })
-            .filter(|name| **name != server.name && self.by_name.get(*name).is_none_or(|held| *held as usize == slot))
+            .filter(|name| **name != server.name)
             .cloned()
             .collect();
         names.sort();

@@ -466,10 +466,17 @@ impl HealthState {
         let throttle = block.throttle[place];
         let has_throttle = !stale && throttle > f32::NEG_INFINITY;
         let mut flags = server.data_flags(&seen);
+        let is_unread = stale && flags & flag::NOTHING_READ != 0;
+        if !is_unread {
+            flags &= !flag::NOTHING_READ;
+        }
         for (bit, is_set) in [
             (flag::FLAPPING, latches.is_closed(tick.now)),
             (flag::LOST_SIGNAL, block.lost[place]),
-            (flag::SILENT, seen.age_seconds.is_nan() || seen.age_seconds > health.silent_seconds as f32),
+            (
+                flag::SILENT,
+                !is_unread && (seen.age_seconds.is_nan() || seen.age_seconds > health.silent_seconds as f32),
+            ),
         ] {
             flags |= if is_set { bit } else { 0 };
         }

@@ -131,7 +131,7 @@ impl std::fmt::Display for NameRule {
 }
 
 impl NameRule {
-    /// The name that the rule makes, `None` if an attribute is missing or empty.
+    /// The name that the rule makes, `None` if an attribute is missing or cannot be a name.
     pub fn apply(&self, attributes: &Attributes) -> Option<String> {
         match self {
             Self::Attribute(key) => value(attributes, key).map(str::to_owned),
@@ -225,7 +225,7 @@ impl IdentityConfig {
             return Err(RejectReason::IdentityTooLong);
         }
         let mut aliases = aliases(&attributes);
-        aliases.retain(|alias| !alias.is_empty() && *alias != server && !host_names.contains(alias));
+        aliases.retain(|alias| is_name(alias) && *alias != server && !host_names.contains(alias));
         aliases.sort_unstable();
         aliases.dedup();
         let wanted = aliases.len();
@@ -267,10 +267,26 @@ impl IdentityConfig {
     }
 }
 
-/// The value of an attribute; an empty one counts as missing.
+/// The value of an attribute as a name; one that cannot be a name counts as missing.
 fn value<'a>(attributes: &'a Attributes, key: &str) -> Option<&'a str> {
+    list(attributes, key).filter(|value| is_name(value))
+}
+
+/// The value of an attribute that may hold several names.
+fn list<'a>(attributes: &'a Attributes, key: &str) -> Option<&'a str> {
     let at = attributes.binary_search_by(|(k, _)| (**k).cmp(key)).ok()?;
-    Some(&*attributes[at].1).filter(|value| !value.is_empty())
+    Some(&*attributes[at].1)
+}
+
+/// Whether a text can be a name. People read names in terminals and logs, so one must show something, and must not steer
+/// what shows it.
+fn is_name(text: &str) -> bool {
+    let steers = |char: char| char.is_control() || matches!(char, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let shows = |char: char| {
+        !char.is_whitespace()
+            && !matches!(char, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2060}'..='\u{2064}' | '\u{feff}')
+    };
+    text.chars().any(shows) && !text.chars().any(steers)
 }
 
 fn first_name(rules: &[NameRule], attributes: &Attributes) -> String {
@@ -332,9 +348,9 @@ fn aliases(attributes: &Attributes) -> Vec<String> {
         }
     }
     // `host.ip` is an array, here as its JSON text; what cannot be asked for from elsewhere names nothing.
-    let addresses = get("host.ip").unwrap_or_default().split(['[', ']', '"', ',', ' ']);
+    let addresses = list(attributes, "host.ip").unwrap_or_default().split(['[', ']', '"', ',', ' ']);
     aliases.extend(addresses.filter(|text| text.parse().is_ok_and(is_reachable)).map(str::to_owned));
-    let listed = get(ALIAS_ATTRIBUTE).unwrap_or_default().split(',');
+    let listed = list(attributes, ALIAS_ATTRIBUTE).unwrap_or_default().split(',');
     aliases.extend(listed.map(|alias| alias.trim().to_owned()));
     aliases
 }

@@ -1,5 +1,7 @@
 //! What became of a request's data points: nothing vanishes uncounted.
 
+use headroom_model::time::EARLIEST_NS;
+
 use crate::identity::IdentityConfig;
 use crate::limits::IngestLimits;
 
@@ -7,7 +9,7 @@ use crate::limits::IngestLimits;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum RejectReason {
-    /// The resource names no server.
+    /// The resource names no server, or by nothing that can be a name.
     NoIdentity,
     /// A name of the server is longer than a name may be.
     IdentityTooLong,
@@ -19,7 +21,7 @@ pub enum RejectReason {
     NoTemporality,
     /// The point has no time.
     NoTime,
-    /// The point's time or start time is after the year 2262.
+    /// The point's time is before the year 2000, or it or its start time is after 2262.
     TimeOutOfRange,
     /// The point has no value and is not flagged as having none.
     NoValue,
@@ -88,7 +90,8 @@ impl RejectReason {
     fn explain(self, limits: &IngestLimits, identity: &IdentityConfig) -> String {
         match self {
             Self::NoIdentity => format!(
-                "the resource names no server, it has none of the attributes {}; set \
+                "the resource names no server, it has none of the attributes {} (a name with control characters, or \
+                 without a visible one, is none); set \
                  OTEL_RESOURCE_ATTRIBUTES=host.name=<name> at an SDK, or in the Collector add `resourcedetection: \
                  {{detectors: [env, system]}}` or `resource: {{attributes: [{{key: host.name, value: <name>, action: \
                  upsert}}]}}` to the processors of the metrics pipeline",
@@ -108,7 +111,10 @@ impl RejectReason {
                 "the sum or histogram has no aggregation temporality, it must be delta (1) or cumulative (2)".to_owned()
             }
             Self::NoTime => "the point has no timeUnixNano".to_owned(),
-            Self::TimeOutOfRange => "a time of the point is after the year 2262".to_owned(),
+            Self::TimeOutOfRange => {
+                "a time of the point is before the year 2000 or after 2262; timeUnixNano is in nanoseconds since 1970"
+                    .to_owned()
+            }
             Self::NoValue => "the point has neither asDouble nor asInt and is not flagged NO_RECORDED_VALUE".to_owned(),
             Self::BadHistogram => {
                 "bounds are not ascending, or there is not one bucket more than bounds, or scale and \
@@ -140,11 +146,12 @@ impl RejectReason {
     fn explain_record(self, limits: &IngestLimits) -> String {
         match self {
             Self::NoIdentity => {
-                "the record names no server; give it `server`, or attributes that the source's `identity` reads"
+                "the record names no server (a name with control characters, or without a visible one, is none); give it \
+                 `server`, or attributes that the source's `identity` reads"
             }
             Self::NoMetricName => "a sample has no metric's name",
             Self::NoTime => "the sample has no `time`, and the message no timestamp of its maker",
-            Self::TimeOutOfRange => "the `time` is not between 1970 and 2262",
+            Self::TimeOutOfRange => "the `time` is not between 2000 and 2262",
             Self::NoValue => "the sample has no `value`, or `null`",
             other => return other.explain(limits, &IdentityConfig::default()),
         }
@@ -174,6 +181,8 @@ pub struct IngestReport {
     pub ignored_fields: u64,
     /// The first of them.
     pub ignored_field: Option<String>,
+    /// The first time that was rejected for being before the year 2000.
+    early_time: Option<i64>,
     /// For `partial_success`: in English, `None` if nothing was rejected.
     pub message: Option<String>,
 }
@@ -182,6 +191,24 @@ impl IngestReport {
     /// Counts rejected points.
     pub(crate) fn reject(&mut self, reason: RejectReason, points: u64) {
         self.rejected[reason as usize] += points;
+    }
+
+    /// Notes a time before the year 2000, which its sender may have given in another unit.
+    #[cold]
+    pub(crate) fn note_early(&mut self, time: i64) {
+        self.early_time.get_or_insert(time);
+    }
+
+    /// Which unit the times that were too early are probably in.
+    fn guess(&self, reason: RejectReason) -> String {
+        let time = self.early_time.filter(|_| reason == RejectReason::TimeOutOfRange);
+        let units = [("seconds", 1_000_000_000), ("milliseconds", 1_000_000), ("microseconds", 1_000)];
+        let meant = time.and_then(|time| {
+            let is_meant = |nanos: i64| time.checked_mul(nanos).is_some_and(|time| time >= EARLIEST_NS);
+            let (unit, nanos) = units.into_iter().find(|(_, nanos)| is_meant(*nanos))?;
+            Some(format!("; {time} looks like {unit}, multiply it by {nanos}"))
+        });
+        meant.unwrap_or_default()
     }
 
     /// Counts a field that was stepped over.
@@ -234,7 +261,10 @@ impl IngestReport {
         let mut reasons: Vec<String> = self
             .rejections()
             .take(REASONS_IN_MESSAGE_MAX)
-            .map(|(reason, points)| format!("{points} of them: {} ({})", explain(reason), reason.as_str()))
+            .map(|(reason, points)| {
+                let (text, guess, label) = (explain(reason), self.guess(reason), reason.as_str());
+                format!("{points} of them: {text}{guess} ({label})")
+            })
             .collect();
         let more = self.rejections().count().saturating_sub(REASONS_IN_MESSAGE_MAX);
         if more > 0 {

@@ -25,7 +25,8 @@ pub struct ServerFrame {
     /// The signals that report more rarely than their server, sorted by slot and signal.
     pub slow: Vec<SlowSignal>,
     /// What is wrong with the data of a server, as bits of [`flag`], sorted by slot: of [`flag::CLOCK_SKEW`] and
-    /// [`flag::NOT_A_NUMBER`] what came since the last tick.
+    /// [`flag::NOT_A_NUMBER`] what came since the last tick. [`flag::NOTHING_READ`] is of no account where what was read is
+    /// young enough.
     pub data_flags: Vec<(u32, u16)>,
 }
 
@@ -188,6 +189,12 @@ pub mod flag {
     pub const FLAT_SENSOR: u16 = 32;
     /// Two writers report one counter, or intervals that overlap.
     pub const OVERLAPPING_WRITERS: u16 = 64;
+    /// Another server claims one of its host-level names: a cloned machine id, mostly.
+    pub const NAME_CONFLICT: u16 = 128;
+    /// The server reports, but nothing that an input reads.
+    pub const NOTHING_READ: u16 = 256;
+    /// A bound keeps series of the server from being read.
+    pub const SERIES_REFUSED: u16 = 512;
 }
 
 /// Why a reason is a reason.

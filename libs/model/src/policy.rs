@@ -107,7 +107,8 @@ pub struct Source {
     pub metrics: Vec<String>,
     /// All must hold.
     pub filters: Vec<AttributeFilter>,
-    /// Values are multiplied by this, to bring all sources to the unit of the input (milliseconds: 0.001).
+    /// Values are multiplied by this, to bring all sources to the unit of the input (milliseconds: 0.001), unless their
+    /// series names a unit that says otherwise.
     pub scale: f64,
 }
 
@@ -116,7 +117,7 @@ pub struct Source {
 pub struct InputSpec {
     /// The column's name.
     pub name: String,
-    /// Unit of the value (UCUM).
+    /// Unit of the value (UCUM); empty if the policy does not say, and values then stay in the unit they were sent in.
     pub unit: String,
     /// Tried in order.
     pub sources: Vec<Source>,
@@ -129,12 +130,14 @@ pub struct InputSpec {
 }
 
 /// Where the samples of a series go: an input of the policy, by way of one of its sources.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Lane {
     /// Index into [`Policy::inputs`].
     pub input: u16,
     /// Index into [`InputSpec::sources`].
     pub source: u8,
+    /// What values are multiplied with to be in the unit of the input.
+    pub scale: f64,
 }
 
 /// Tells which lanes a series of a sender feeds. The catalogue implements it and the windows use it, so that neither

@@ -3,6 +3,10 @@
 /// Nanoseconds in a second.
 pub const NANOS_PER_SECOND: i64 = 1_000_000_000;
 
+/// The year 2000, ns since 1970. No sample is older: a time before it is of a clock that was never set, or in another unit
+/// than nanoseconds.
+pub const EARLIEST_NS: i64 = 946_684_800 * NANOS_PER_SECOND;
+
 /// A point in time: nanoseconds since the Unix epoch, UTC. The range (1677 to 2262) is that of OTLP's `fixed64` times.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct Timestamp(pub i64);

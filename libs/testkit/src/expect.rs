@@ -48,6 +48,7 @@ fn value(snapshot: &CellSnapshot, row: usize, name: &str) -> String {
     let number = |value: f32| if value.is_nan() { "null".to_owned() } else { f64::from(value).to_string() };
     let double = |value: f64| if value.is_nan() { "null".to_owned() } else { value.to_string() };
     let signal = |name: &str| snapshot.policy.signals.iter().position(|signal| &*signal.name == name);
+    let without_signal = if health.flags[row] & flag::NOTHING_READ == 0 { "silent" } else { "nothing_read" };
     let class = |name: &str| snapshot.policy.classes.iter().position(|class| &*class.name == name);
     match name {
         "healthScore" => number(health.score[row]),
@@ -74,6 +75,9 @@ fn value(snapshot: &CellSnapshot, row: usize, name: &str) -> String {
                 (flag::NOT_A_NUMBER, "not_a_number"),
                 (flag::FLAT_SENSOR, "flat_sensor"),
                 (flag::OVERLAPPING_WRITERS, "overlapping_writers"),
+                (flag::NAME_CONFLICT, "name_conflict"),
+                (flag::NOTHING_READ, "nothing_read"),
+                (flag::SERIES_REFUSED, "series_refused"),
             ];
             let set = names.iter().filter(|(bit, _)| health.flags[row] & bit != 0).map(|(_, name)| *name);
             set.collect::<Vec<_>>().join(",")
@@ -87,7 +91,7 @@ fn value(snapshot: &CellSnapshot, row: usize, name: &str) -> String {
                     .policy
                     .signals
                     .get(usize::from(reason.signal))
-                    .map_or("silent".to_owned(), |s| s.name.to_string())
+                    .map_or_else(|| without_signal.to_owned(), |s| s.name.to_string())
             },
         ),
         _ => match name.split_once('.') {

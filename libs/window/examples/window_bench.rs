@@ -26,7 +26,7 @@ impl LaneMatcher for ByName {
             .metric
             .strip_prefix('m')
             .and_then(|n| n.parse().ok())
-            .map(|input| Lane { input, source: 0 })
+            .map(|input| Lane { input, source: 0, scale: 1.0 })
             .into_iter()
             .collect()
     }

@@ -49,6 +49,7 @@ impl WindowStore {
             times,
             future_max_ms: self.config.future_max_ns.map(|ns| (ns / 1_000_000).clamp(0, RANGE_MS)),
             plans: &self.plans,
+            scales: self.lanes.scales(),
             series: &self.series,
             resources: &mut self.resources,
             rows: &mut self.rows,
@@ -237,6 +238,7 @@ struct Pass<'a> {
     times: TickTimes,
     future_max_ms: Option<i64>,
     plans: &'a [InputPlan],
+    scales: &'a [f64],
     series: &'a SeriesTable,
     resources: &'a mut [Option<ResourceState>],
     rows: &'a mut Chunked<Row>,
@@ -349,7 +351,7 @@ impl Pass<'_> {
             self.mark(resource, newest_ms, seen);
             seen.add(interval_ms, plain.times.expected, samples as usize);
         }
-        let scale = plan.scale(lane.source);
+        let scale = self.scales[usize::from(lane.scale)];
         let (control, state) = (plain.control * scale, plain.state * scale);
         (Values { control, state, samples, ..Values::NONE }, newest_ms)
     }
@@ -375,7 +377,7 @@ impl Pass<'_> {
         let view = self.samples.view(row);
         let mut values =
             numeric::evaluate(row, &view, &extent, plan.function, &self.times, horizon_ms, &mut self.scratch);
-        let scale = plan.scale(lane.source);
+        let scale = self.scales[usize::from(lane.scale)];
         if !matches!(plan.function, WindowFunction::Count) {
             values.control *= scale;
             values.state *= scale;
@@ -509,7 +511,7 @@ impl Pass<'_> {
 
     /// Adds a histogram row to the present group; answers the time of its newest snapshot.
     fn histogram_row(&mut self, lane: &LaneEntry, plan: &InputPlan, seen: &mut ServerSeen) -> i64 {
-        let scale = plan.scale(lane.source);
+        let scale = self.scales[usize::from(lane.scale)];
         let at = (lane.row & !HISTOGRAM) as usize;
         let Some(resource) = self.histograms[at].as_ref().map(|row| row.resource) else { return i64::MIN };
         let horizon_ms = self.horizon(resource);
@@ -657,6 +659,7 @@ impl Pass<'_> {
             self.counters.resets += u64::from(events.new_resets);
             self.counters.gaps += u64::from(events.new_gaps);
             self.counters.overlaps += u64::from(events.new_overlaps);
+            self.counters.unknown_starts += u64::from(events.new_unknown_starts);
         }
     }
 }

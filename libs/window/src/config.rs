@@ -111,6 +111,8 @@ pub struct WindowCounters {
     pub gaps: u64,
     /// Samples of a second writer of one counter, and delta intervals that overlap a kept one.
     pub overlaps: u64,
+    /// Counters first seen, and delta intervals, whose sender does not say when they began.
+    pub unknown_starts: u64,
     /// Rows freed because they were silent.
     pub rows_expired: u64,
 }
@@ -138,6 +140,7 @@ impl WindowCounters {
         self.resets += other.resets;
         self.gaps += other.gaps;
         self.overlaps += other.overlaps;
+        self.unknown_starts += other.unknown_starts;
         self.rows_expired += other.rows_expired;
     }
 }

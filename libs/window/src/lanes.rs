@@ -15,6 +15,8 @@ pub struct LaneEntry {
     pub input: u16,
     /// Position of the sender's name among those of the server.
     pub sender: u16,
+    /// Position of what its values are multiplied with among the scales of the table.
+    pub scale: u16,
     pub source: u8,
     /// This is the last lane of its row: what is done once per row is done here.
     pub last_of_row: bool,
@@ -24,6 +26,8 @@ pub struct LaneEntry {
 #[derive(Debug, Default)]
 pub struct LaneTable {
     entries: Vec<LaneEntry>,
+    /// The scales of all entries, each once: there are as many as pairs of units.
+    scales: Vec<f64>,
     wasted: usize,
 }
 
@@ -38,6 +42,19 @@ impl LaneTable {
     #[inline]
     pub fn of(&self, server: &Server) -> &[LaneEntry] {
         &self.entries[server.lanes_from as usize..(server.lanes_from + server.lanes_len) as usize]
+    }
+
+    /// What the values of lanes are multiplied with.
+    pub fn scales(&self) -> &[f64] {
+        &self.scales
+    }
+
+    fn scale(&mut self, scale: f64) -> u16 {
+        let known = self.scales.iter().position(|known| known.to_bits() == scale.to_bits());
+        known.unwrap_or_else(|| {
+            self.scales.push(scale);
+            self.scales.len() - 1
+        }) as u16
     }
 
     /// Bytes held.
@@ -67,8 +84,9 @@ impl LaneTable {
             }
             for held in state.entries.iter().filter(|held| held.has_row() && held.lanes != NO_LANES) {
                 for lane in &**series.lanes(held.lanes) {
-                    let entry =
-                        LaneEntry { row: held.row, input: lane.input, sender, source: lane.source, last_of_row: false };
+                    let scale = self.scale(lane.scale);
+                    let (row, input, source) = (held.row, lane.input, lane.source);
+                    let entry = LaneEntry { row, input, sender, scale, source, last_of_row: false };
                     keys.push(Key { entry, resource, series: held.series });
                 }
             }

@@ -61,7 +61,15 @@ impl Values {
         control: f64::NAN,
         state: f64::NAN,
         samples: 0,
-        events: Events { resets: 0, gaps: 0, overlaps: 0, new_resets: 0, new_gaps: 0, new_overlaps: 0 },
+        events: Events {
+            resets: 0,
+            gaps: 0,
+            overlaps: 0,
+            new_resets: 0,
+            new_gaps: 0,
+            new_overlaps: 0,
+            new_unknown_starts: 0,
+        },
     };
 }
 

@@ -137,7 +137,7 @@ impl SeriesTable {
 
     /// The number of a set of lanes.
     pub fn lane_set(&mut self, mut lanes: Vec<Lane>) -> u32 {
-        lanes.sort_unstable();
+        lanes.sort_unstable_by_key(|lane| (lane.input, lane.source));
         lanes.dedup();
         if let Some(at) = self.lane_sets.iter().position(|known| **known == *lanes) {
             return at as u32;

@@ -12,6 +12,7 @@
 //! The engine says which resource belongs to which server slot and may change its mind; rows belong to resources, so
 //! that moving one moves no sample.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
@@ -139,16 +140,7 @@ pub(crate) struct InputPlan {
     pub function: WindowFunction,
     pub fold: Fold,
     pub across: Across,
-    /// By source.
-    pub scales: Vec<f64>,
-}
-
-impl InputPlan {
-    /// What values of a source are multiplied with.
-    #[inline]
-    pub fn scale(&self, source: u8) -> f64 {
-        self.scales.get(usize::from(source)).copied().unwrap_or(1.0)
-    }
+    pub sources: usize,
 }
 
 /// The samples of a cell, and what the policy in force makes of them.
@@ -383,6 +375,12 @@ impl WindowStore {
         }
     }
 
+    /// The slots of servers of which some series has no row for a limit, ascending.
+    pub fn refused_slots(&self) -> BTreeSet<u32> {
+        let resources = self.refused.iter().filter_map(|id| self.resources.get(*id as usize)?.as_ref());
+        resources.map(|state| state.slot).filter(|slot| *slot != NO_SLOT).collect()
+    }
+
     /// The metrics seen, and which inputs read them.
     pub fn inputs_report(&self) -> InputsReport {
         let mut used: FxHashSet<(u32, u32, u32)> = FxHashSet::default();
@@ -445,7 +443,7 @@ impl WindowStore {
     /// A matcher made for another policy must not make the tick read past its inputs.
     fn valid_lanes(&self, mut lanes: Vec<headroom_model::policy::Lane>) -> Vec<headroom_model::policy::Lane> {
         lanes.retain(|lane| {
-            self.plans.get(usize::from(lane.input)).is_some_and(|plan| usize::from(lane.source) < plan.scales.len())
+            self.plans.get(usize::from(lane.input)).is_some_and(|plan| usize::from(lane.source) < plan.sources)
         });
         lanes
     }
@@ -482,7 +480,7 @@ fn plan(policy: &Policy) -> (Vec<InputPlan>, SchemaRef) {
             function: input.function,
             fold: input.fold,
             across: input.across,
-            scales: input.sources.iter().map(|source| source.scale).collect(),
+            sources: input.sources.len(),
         })
         .collect();
     let fields: Vec<Field> =

@@ -37,6 +37,8 @@ pub struct Events {
     pub new_resets: u32,
     pub new_gaps: u32,
     pub new_overlaps: u32,
+    /// Counters of which nothing was known before, and deltas, whose sender does not say when they began.
+    pub new_unknown_starts: u32,
 }
 
 impl Events {
@@ -48,6 +50,10 @@ impl Events {
     pub fn gap(&mut self, new: bool) {
         self.gaps += 1;
         self.new_gaps += u32::from(new);
+    }
+
+    pub fn unknown_start(&mut self, new: bool) {
+        self.new_unknown_starts += u32::from(new);
     }
 
     pub fn overlap(&mut self, new: bool) {
@@ -102,7 +108,13 @@ impl Sweep {
                 None if began_known && sample.start_ms >= span.horizon_ms => {
                     (true, Some(sample.start_ms.max(span.from_ms)))
                 }
-                None => (false, None),
+                None => {
+                    // What was counted before is not known: the first value is only what later ones are measured from.
+                    if !began_known {
+                        self.events.unknown_start(sample.time_ms >= span.new_from_ms);
+                    }
+                    (false, None)
+                }
                 Some(before) => {
                     let before = samples[before];
                     let distance = sample.time_ms - before.time_ms;
@@ -223,6 +235,9 @@ pub fn deltas(
             (true, end) => end,
         };
         if inside {
+            if unknown {
+                result.events.unknown_start(sample.time_ms >= new_from_ms);
+            }
             if end > i64::MIN && start_ms > end {
                 result.events.gap(sample.time_ms >= new_from_ms);
             }
@@ -305,6 +320,26 @@ mod tests {
                 "{name}"
             );
         }
+    }
+
+    #[test]
+    fn unknown_starts_are_counted_once() {
+        let mut sweep = Sweep::default();
+        for (points, new_from_ms, expected) in [
+            (&[(110, 0, 12.0)][..], 110, 1),
+            (&[(110, 110, 12.0)], 110, 1),
+            (&[(110, 0, 12.0)], 111, 0),
+            (&[(110, 0, 12.0), (120, 0, 13.0)], 111, 0),
+            // These say when they began, one of them before anybody looked.
+            (&[(110, 104, 12.0)], 110, 0),
+            (&[(110, 7, 12.0)], 110, 0),
+        ] {
+            let span = Span { from_ms: 100, reach_ms: 60, horizon_ms: 50, gap_ms: 60, new_from_ms };
+            sweep.counter(&samples(points), span);
+            assert_eq!(sweep.events.new_unknown_starts, expected, "{points:?} {new_from_ms}");
+        }
+        let (sum, _) = deltas(&samples(&[(100, 90, 2.0), (110, 110, 4.0)]), 100, 100, i64::MIN, 10, |_| {});
+        assert_eq!(sum.events.new_unknown_starts, 1);
     }
 
     #[test]

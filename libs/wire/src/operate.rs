@@ -223,7 +223,7 @@ pub struct SeenMetric {
     pub samples: u64,
     /// The inputs that read it, as `input (dialect)`.
     pub inputs: Vec<String>,
-    /// Why it was refused.
+    /// Why it was refused, or by which inputs it is not read for its unit.
     pub reason: Option<String>,
     /// A known metric with a similar name.
     pub nearest: Option<String>,

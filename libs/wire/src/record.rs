@@ -55,7 +55,9 @@ pub struct ServerRecord<'a> {
     /// from. In whole percents, 1 only if all had; unknown while nothing can be expected.
     pub coverage: Option<f32>,
     /// What else is remarkable: `flapping`, `lost_signal`, `silent`, `clock_skew`, `not_a_number`, `flat_sensor`,
-    /// `overlapping_writers`, `kill_switch`.
+    /// `overlapping_writers`, `name_conflict` another server claims one of its names, `nothing_read` it reports, but no
+    /// input of the policy reads it (see `/v1/inputs`), `series_refused` a bound keeps series of it from being read,
+    /// `kill_switch`.
     pub flags: Vec<Cow<'a, str>>,
     /// At most three causes, worst first.
     pub reasons: Vec<Reason<'a>>,
@@ -69,7 +71,7 @@ pub struct ServerRecord<'a> {
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Reason<'a> {
-    /// Machine-readable, such as `disk_latency_high`, `cpu_busy_peer_deviation`, `silent`.
+    /// Machine-readable, such as `disk_latency_high`, `cpu_busy_peer_deviation`, `silent`, `nothing_read`.
     pub code: Cow<'a, str>,
     /// The family of the signal.
     pub family: Option<Cow<'a, str>>,

@@ -282,6 +282,9 @@ impl<'a> RowReader<'a> {
             (flag::NOT_A_NUMBER, "not_a_number"),
             (flag::FLAT_SENSOR, "flat_sensor"),
             (flag::OVERLAPPING_WRITERS, "overlapping_writers"),
+            (flag::NAME_CONFLICT, "name_conflict"),
+            (flag::NOTHING_READ, "nothing_read"),
+            (flag::SERIES_REFUSED, "series_refused"),
         ];
         let bits = self.snapshot.health.flags[row];
         let set = names.iter().filter(|(bit, _)| bits & bit != 0).map(|(_, name)| *name);
@@ -309,13 +312,19 @@ impl<'a> RowReader<'a> {
             return Vec::new();
         }
         let what_if = if self.reading.killed { None } else { counterfactual::of_row(self.snapshot, row) };
-        reasons.iter().map(|reason| self.reason(reason, what_if.as_ref())).collect()
+        let is_read = self.snapshot.health.flags[row] & flag::NOTHING_READ == 0;
+        reasons.iter().map(|reason| self.reason(reason, is_read, what_if.as_ref())).collect()
     }
 
-    fn reason(&self, reason: &ModelReason, what_if: Option<&counterfactual::Counterfactual>) -> Reason<'a> {
+    fn reason(
+        &self,
+        reason: &ModelReason,
+        is_read: bool,
+        what_if: Option<&counterfactual::Counterfactual>,
+    ) -> Reason<'a> {
         let head = self.snapshot.policy.signals.get(usize::from(reason.signal));
         let code = match (reason.kind, head) {
-            (ReasonKind::Silent, _) | (_, None) => Cow::Borrowed("silent"),
+            (ReasonKind::Silent, _) | (_, None) => Cow::Borrowed(if is_read { "silent" } else { "nothing_read" }),
             (ReasonKind::Threshold | ReasonKind::Fatal, Some(head)) => Cow::Borrowed(&*head.reason),
             (ReasonKind::Held, Some(head)) => Cow::Owned(format!("{}_held", head.reason)),
             (ReasonKind::PeerDeviation, Some(head)) => Cow::Owned(format!("{}_peer_deviation", head.name)),

@@ -85,7 +85,12 @@ impl Metrics {
             ] {
                 telemetry.counter(&catalog::ENGINE_SAMPLES, [cell, outcome]).set_total(total);
             }
-            for (kind, total) in [("reset", window.resets), ("gap", window.gaps), ("overlap", window.overlaps)] {
+            for (kind, total) in [
+                ("reset", window.resets),
+                ("unknown_start", window.unknown_starts),
+                ("gap", window.gaps),
+                ("overlap", window.overlaps),
+            ] {
                 telemetry.counter(&catalog::ENGINE_IRREGULARITIES, [cell, kind]).set_total(total);
             }
         }

@@ -18,6 +18,10 @@ pub(crate) const INPUTS: &str = "inputs";
 /// The version written in front of every note.
 const VERSION: u8 = 1;
 
+/// The version of a progress with full cells. A progress without keeps the first, which every process can read while the
+/// members of a cluster are replaced one by one.
+const WITH_FULL_CELLS: u8 = 2;
+
 fn put_time(out: &mut Encoder, time: Option<Timestamp>) {
     out.put_bool(time.is_some());
     out.put_i64(time.unwrap_or_default().0);
@@ -30,16 +34,21 @@ fn get_time(input: &mut Decoder<'_>) -> Result<Option<Timestamp>, DecodeError> {
 }
 
 fn versioned(bytes: &[u8]) -> Result<Decoder<'_>, DecodeError> {
+    up_to(VERSION, bytes).map(|(_, input)| input)
+}
+
+fn up_to(newest: u8, bytes: &[u8]) -> Result<(u8, Decoder<'_>), DecodeError> {
     let mut input = Decoder::new(bytes);
-    if input.get_u8()? != VERSION {
+    let version = input.get_u8()?;
+    if !(VERSION..=newest).contains(&version) {
         return Err(DecodeError { what: "version of a note (written by a newer headroom?)", at: 0 });
     }
-    Ok(input)
+    Ok((version, input))
 }
 
 pub(crate) fn encode_progress(progress: &Progress) -> Vec<u8> {
     let mut out = Encoder::default();
-    out.put_u8(VERSION);
+    out.put_u8(if progress.full.is_empty() { VERSION } else { WITH_FULL_CELLS });
     out.put_u64(progress.position.0);
     put_time(&mut out, progress.last_tick);
     put_time(&mut out, progress.first_sample);
@@ -53,11 +62,14 @@ pub(crate) fn encode_progress(progress: &Progress) -> Vec<u8> {
     }
     out.put_bool(progress.owned);
     out.put_bool(progress.caught_up);
+    if !progress.full.is_empty() {
+        out.put_strs(&progress.full);
+    }
     out.bytes
 }
 
 pub(crate) fn decode_progress(bytes: &[u8]) -> Result<Progress, DecodeError> {
-    let mut input = versioned(bytes)?;
+    let (version, mut input) = up_to(WITH_FULL_CELLS, bytes)?;
     let position = Position(input.get_u64()?);
     let last_tick = get_time(&mut input)?;
     let first_sample = get_time(&mut input)?;
@@ -76,6 +88,7 @@ pub(crate) fn decode_progress(bytes: &[u8]) -> Result<Progress, DecodeError> {
         epochs,
         owned: input.get_bool()?,
         caught_up: input.get_bool()?,
+        full: if version == WITH_FULL_CELLS { input.get_strs()? } else { Vec::new() },
     };
     input.finish()?;
     Ok(progress)
@@ -137,9 +150,11 @@ mod tests {
                 reached_by_two: Some(Timestamp(9)),
                 policy: Some("b1946ac9".into()),
                 epochs: [("eu-1".into(), 10), ("".into(), -10)].into(),
+                full: Vec::new(),
                 owned: true,
                 caught_up: true,
             },
+            Progress { full: vec!["eu-1".into()], ..Progress::default() },
         ] {
             let bytes = encode_progress(&progress);
             assert_eq!(decode_progress(&bytes), Ok(progress));

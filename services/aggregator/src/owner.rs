@@ -523,6 +523,7 @@ fn describe(engine: &Partition, progress: &mut Progress) {
     }
     if progress.last_tick.is_some() {
         progress.epochs = engine.epochs();
+        progress.full = engine.full_cells();
     }
 }
 

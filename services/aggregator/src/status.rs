@@ -35,6 +35,8 @@ pub struct Progress {
     pub policy: Option<Arc<str>>,
     /// Epoch of every cell.
     pub epochs: BTreeMap<Arc<str>, i64>,
+    /// Cells that have lately refused servers, because they have as many as they may.
+    pub full: Vec<Arc<str>>,
     /// Whether this process, or for a follower some process, runs the engine now.
     pub owned: bool,
     /// Whether the engine has read what the log held when it began.
@@ -128,6 +130,11 @@ impl Status {
     /// The epoch of every cell.
     pub fn epochs(&self) -> BTreeMap<Arc<str>, i64> {
         (0..self.progress.len() as u32).flat_map(|partition| self.progress(partition).epochs).collect()
+    }
+
+    /// Cells of any partition that have lately refused servers, because they have as many as they may.
+    pub fn full_cells(&self) -> Vec<Arc<str>> {
+        (0..self.progress.len() as u32).flat_map(|partition| self.progress(partition).full).collect()
     }
 
     /// Wakes at every change of any partition.

@@ -171,6 +171,10 @@ impl Commands for LogCommands {
         PolicyText { hash: policy.hash.clone(), text: policy.text.clone() }
     }
 
+    fn full_cells(&self) -> Vec<Arc<str>> {
+        self.0.status.full_cells()
+    }
+
     fn inputs(&self) -> BoxFuture<'_, Result<InputsReport, CommandError>> {
         Box::pin(async move {
             let made = self.1.get(async {
@@ -187,7 +191,7 @@ impl Commands for LogCommands {
             });
             let failed = || CommandError::Unavailable("what was seen could not be looked through".to_owned());
             let mut report = made.await.ok_or_else(failed)?;
-            report.refused = (self.0.refused)();
+            report.refused.extend((self.0.refused)());
             Ok(report)
         })
     }

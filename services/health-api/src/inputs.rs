@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use headroom_aggregator::SeenMetric as Seen;
 use headroom_catalog::Matcher;
-use headroom_model::Policy;
+use headroom_model::{Policy, Series};
 use headroom_wire::operate::{InputsReport, SeenMetric};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
@@ -45,7 +45,11 @@ pub(crate) fn report<'a>(seen: impl Iterator<Item = &'a Seen>, policy: &Policy) 
     let mut report = InputsReport::default();
     for seen in &merged {
         let metric = describe(seen, &matcher);
-        if seen.inputs.is_empty() { report.unused.push(metric) } else { report.matched.push(metric) }
+        match (&metric.reason, seen.inputs.is_empty()) {
+            (Some(_), true) => report.refused.push(metric),
+            (None, true) => report.unused.push(metric),
+            (_, false) => report.matched.push(metric),
+        }
     }
     let is_fed = |name: &str| merged.iter().any(|seen| seen.inputs.iter().any(|(input, _)| **input == *name));
     report.unfed = policy.inputs.iter().map(|input| input.name.clone()).filter(|name| !is_fed(name)).collect();
@@ -78,6 +82,23 @@ fn merge<'a>(seen: impl Iterator<Item = &'a Seen>) -> Vec<Seen> {
     merged.into_values().collect()
 }
 
+/// Which inputs do not read a metric for its unit, and what to do.
+fn refusal(seen: &Seen, matcher: &Matcher) -> Option<String> {
+    let series = Series {
+        metric: seen.metric.clone(),
+        unit: seen.unit.clone(),
+        kind: seen.kind,
+        attributes: seen.example.clone(),
+        bounds: Arc::from([]),
+    };
+    let inputs: Vec<String> =
+        matcher.contradicted(&series).iter().map(|(input, unit)| format!("{input} (in `{unit}`)")).collect();
+    let (inputs, unit) = (inputs.join(", "), &seen.unit);
+    (!inputs.is_empty()).then(|| {
+        format!("its unit `{unit}` is none of the quantity of {inputs}; have the sender name the unit it measures in")
+    })
+}
+
 fn describe(seen: &Seen, matcher: &Matcher) -> SeenMetric {
     let nearest = if seen.inputs.is_empty() { matcher.nearest(&seen.metric).into_iter().next() } else { None };
     SeenMetric {
@@ -87,7 +108,7 @@ fn describe(seen: &Seen, matcher: &Matcher) -> SeenMetric {
         servers: u64::from(seen.resources_min),
         samples: seen.points,
         inputs: seen.inputs.iter().map(|(input, dialect)| format!("{input} ({dialect})")).collect(),
-        reason: None,
+        reason: refusal(seen, matcher),
         nearest: nearest.map(|suggestion| suggestion.metric),
     }
 }
@@ -126,6 +147,21 @@ mod tests {
             })
             .collect();
         assert_eq!(told, [("load", "%", 10, 3, 0, 1), ("load", "1", 20, 6, 1, 2)]);
+    }
+
+    #[test]
+    fn a_unit_that_no_input_can_read_is_told() {
+        let policy = headroom_config::load_policy("policy", headroom_catalog::DEFAULT_POLICY).expect("it is valid");
+        let metrics = [
+            seen("system.memory.utilization", "By", &[], "a"),
+            seen("system.memory.utilization", "%", &[("memory_used_ratio", "otel")], "a"),
+            seen("orders.shipped", "By", &[], "a"),
+        ];
+        let report = report(metrics.iter(), &policy);
+        let reasons = |metrics: &[SeenMetric]| metrics.iter().map(|metric| metric.reason.clone()).collect::<Vec<_>>();
+        assert_eq!((reasons(&report.matched), reasons(&report.unused)), (vec![None], vec![None]));
+        let refused = reasons(&report.refused).into_iter().flatten().collect::<String>();
+        assert!(refused.contains("`By`") && refused.contains("memory_used_ratio (in `1`)"), "{refused}");
     }
 
     #[tokio::test]

@@ -165,7 +165,14 @@ mod tests {
     }
 
     fn record(payload: &[u8]) -> SourceRecord<'_> {
-        SourceRecord { topic: "t", partition: 0, offset: 0, timestamp_ms: Some(7), content_type: None, payload }
+        SourceRecord {
+            topic: "t",
+            partition: 0,
+            offset: 0,
+            timestamp_ms: Some(1_795_255_210_007),
+            content_type: None,
+            payload,
+        }
     }
 
     fn counter(server: &str, cell: &str) -> Vec<u8> {
@@ -189,7 +196,7 @@ mod tests {
                 assert_eq!(headroom_model::hash::partition_of(&resource.cell, 4), partition);
             }
             // Without a time of its own a record has that of its message.
-            assert!(batch.points.time_ns.iter().all(|time| *time == 7_000_000));
+            assert!(batch.points.time_ns.iter().all(|time| *time == 1_795_255_210_007_000_000));
         }
         assert_eq!(handed, 20);
         assert!(intake.hand_over().is_empty());

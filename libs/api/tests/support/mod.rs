@@ -108,6 +108,10 @@ impl Commands for Recorder {
         PolicyText { hash: "b1946ac9".into(), text: "# the policy\nsignals: {}\n".into() }
     }
 
+    fn full_cells(&self) -> Vec<Arc<str>> {
+        vec!["eu-1".into()]
+    }
+
     fn inputs(&self) -> BoxFuture<'_, Result<InputsReport, CommandError>> {
         Box::pin(async { Ok(InputsReport { unfed: vec!["cpu_busy".into()], ..InputsReport::default() }) })
     }

@@ -10,6 +10,7 @@ use headroom_model::{SampleBatch, SampleBatchBuilder, Timestamp};
 use headroom_testkit::{BASE_SECONDS, Event, Scenario, Variation, compile, run};
 
 mod backlog;
+mod bounds;
 mod departure;
 mod forms;
 
@@ -66,6 +67,8 @@ scenarios!(
     data_quality_is_shown,
     pools_are_rolled_up,
     a_cell_without_servers_is_let_go,
+    units_are_converted,
+    reports_that_nothing_reads,
 );
 
 /// A clock ahead of the tick is wrong only where there is a clock to compare with, which scenarios have not.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use arrow_ipc::Type;
+use headroom_model::time::EARLIEST_NS;
 use headroom_model::{Resource, SampleBatchBuilder, Series, SeriesKind};
 use rustc_hash::FxHashMap;
 
@@ -226,7 +227,8 @@ impl ArrowDecoder {
         let is_clean = values.validity.is_total()
             && resource_index.iter().all(Result::is_ok)
             && series_index.iter().all(Result::is_ok)
-            && times_ns.iter().chain(&starts_ns).all(|time| *time >= 0);
+            && times_ns.iter().all(|time| *time >= EARLIEST_NS)
+            && starts_ns.iter().all(|start| *start >= 0);
         if is_clean {
             // Nothing to reject: columns are copied, not rows.
             let index = |indices: &[Result<u32, RejectReason>]| -> Vec<u32> {
@@ -249,6 +251,10 @@ impl ArrowDecoder {
             let time = match times_ns[row] {
                 NO_TIME => defaults.time_ns.ok_or(RejectReason::NoTime),
                 BAD_TIME => Err(RejectReason::TimeOutOfRange),
+                time if time < EARLIEST_NS => {
+                    report.note_early(time);
+                    Err(RejectReason::TimeOutOfRange)
+                }
                 time => Ok(time),
             };
             let start = match starts_ns.get(row).copied().unwrap_or(NO_TIME) {

@@ -7,6 +7,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use headroom_model::time::EARLIEST_NS;
 use headroom_model::{Resource, SampleBatch, SampleBatchBuilder, Series, SeriesKind};
 
 use super::scan::{Fault, Scan};
@@ -230,6 +231,8 @@ impl<'a> Message<'_, 'a> {
     fn settle(&mut self, head: &Head<'a>, first: usize) -> Result<(), Fault> {
         let resource = self.resource(head)?.and_then(|known| self.interner.first_series(known).map(|_| known));
         let time_ns = head.time_ns.or(self.defaults.time_ns).ok_or(RejectReason::NoTime);
+        let time_ns =
+            time_ns.and_then(|time| if time < EARLIEST_NS { Err(RejectReason::TimeOutOfRange) } else { Ok(time) });
         let (resource, time_ns) = match (resource, time_ns) {
             (Ok(resource), Ok(time_ns)) => (resource, time_ns),
             (Err(reason), _) | (_, Err(reason)) => {

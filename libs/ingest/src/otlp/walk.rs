@@ -7,6 +7,7 @@
 //! A damaged body fails as a whole, as in prost; a point that is well-formed but useless is rejected by itself and
 //! counted by its reason.
 
+use headroom_model::time::EARLIEST_NS;
 use headroom_model::{HistogramPoint, STALE_NAN, SampleBatchBuilder, SeriesKind};
 
 use super::attributes::Fault;
@@ -377,13 +378,17 @@ impl<'d> Walk<'d> {
 
     /// Validates a point's times, and that there is room for the rows it becomes.
     #[inline(always)]
-    fn accept(&self, start: u64, time: u64, rows: usize) -> Result<Times, RejectReason> {
+    fn accept(&mut self, start: u64, time: u64, rows: usize) -> Result<Times, RejectReason> {
         if time == 0 {
             return Err(RejectReason::NoTime);
         }
         let (Ok(start_ns), Ok(time_ns)) = (i64::try_from(start), i64::try_from(time)) else {
             return Err(RejectReason::TimeOutOfRange);
         };
+        if time_ns < EARLIEST_NS {
+            self.report.note_early(time_ns);
+            return Err(RejectReason::TimeOutOfRange);
+        }
         if self.builder.len().saturating_add(rows) > self.limits.points_per_request_max {
             return Err(RejectReason::TooManyPoints);
         }

@@ -16,6 +16,10 @@ use proptest::prelude::*;
 
 use crate::counters::rows;
 
+/// A time that samples may have, in seconds and as columns have it.
+const NOW: i64 = 1_795_255_210;
+const NOW_NS: i64 = NOW * 1_000_000_000;
+
 fn decode(bytes: &[u8]) -> Result<Decoded, DecodeError> {
     ArrowDecoder::new(IdentityConfig::default(), IngestLimits::default()).decode(bytes, RecordDefaults::default())
 }
@@ -41,7 +45,7 @@ fn base() -> Vec<(&'static str, ArrayRef)> {
     vec![
         ("server", strings(&["a", "a", "b"])),
         ("metric", strings(&["m", "n", "m"])),
-        ("time", Arc::new(TimestampNanosecondArray::from(vec![7, 7, 8]))),
+        ("time", Arc::new(TimestampNanosecondArray::from(vec![NOW_NS + 7, NOW_NS + 7, NOW_NS + 8]))),
         ("value", Arc::new(Float64Array::from(vec![1.0, 2.0, 3.0]))),
     ]
 }
@@ -68,7 +72,7 @@ fn texts_and_numbers_of_every_type_say_the_same() {
         ("server", Arc::new(servers.into_iter().collect::<DictionaryArray<UInt16Type>>())),
         ("value", Arc::new(Float32Array::from(vec![1.0, 2.0, 3.0]))),
         ("value", Arc::new(UInt32Array::from(vec![1, 2, 3]))),
-        ("time", Arc::new(Int64Array::from(vec![7, 7, 8]))),
+        ("time", Arc::new(Int64Array::from(vec![NOW_NS + 7, NOW_NS + 7, NOW_NS + 8]))),
         ("ignored", Arc::new(ListArray::from_iter_primitive::<Int32Type, _, _>([None, Some([Some(1)]), Some([None])]))),
     ];
     for (name, array) in equal {
@@ -92,7 +96,7 @@ fn long_views_lie_in_their_buffers() {
 
 #[test]
 fn units_of_time_and_all_optional_columns() {
-    let mut columns = with("time", Arc::new(TimestampSecondArray::from(vec![100, 100, 100])));
+    let mut columns = with("time", Arc::new(TimestampSecondArray::from(vec![NOW, NOW, NOW])));
     columns.extend([
         ("start", Arc::new(TimestampMicrosecondArray::from(vec![Some(50_000_000), None, None])) as ArrayRef),
         ("cell", strings(&["eu", "eu", "us"])),
@@ -108,7 +112,7 @@ fn units_of_time_and_all_optional_columns() {
     let mode = |mode: &str| vec![("cpu.mode".to_owned(), mode.to_owned())];
     let row = |cell: &str, server: &str, metric: &str, unit: &str, kind, attributes, start, value: f64| {
         let text = str::to_owned;
-        (text(cell), text(server), text(metric), text(unit), kind, attributes, start, seconds(100), value.to_bits())
+        (text(cell), text(server), text(metric), text(unit), kind, attributes, start, seconds(NOW), value.to_bits())
     };
     assert_eq!(
         found,
@@ -127,9 +131,19 @@ fn missing_values_are_rejected_by_reason() {
     for (name, array, reason) in [
         ("server", Arc::new(StringArray::from(vec![Some("a"), None, Some("b")])) as ArrayRef, RejectReason::NoIdentity),
         ("metric", Arc::new(StringArray::from(vec![Some("m"), None, Some("m")])), RejectReason::NoMetricName),
-        ("time", Arc::new(TimestampNanosecondArray::from(vec![Some(7), None, Some(8)])), RejectReason::NoTime),
-        ("time", Arc::new(TimestampNanosecondArray::from(vec![7, -7, 8])), RejectReason::TimeOutOfRange),
-        ("time", Arc::new(TimestampSecondArray::from(vec![7, i64::MAX, 8])), RejectReason::TimeOutOfRange),
+        (
+            "time",
+            Arc::new(TimestampNanosecondArray::from(vec![Some(NOW_NS), None, Some(NOW_NS)])),
+            RejectReason::NoTime,
+        ),
+        ("time", Arc::new(TimestampNanosecondArray::from(vec![NOW_NS, -7, NOW_NS])), RejectReason::TimeOutOfRange),
+        ("time", Arc::new(TimestampSecondArray::from(vec![NOW, i64::MAX, NOW])), RejectReason::TimeOutOfRange),
+        // Milliseconds in a column of nanoseconds.
+        (
+            "time",
+            Arc::new(TimestampNanosecondArray::from(vec![NOW_NS, NOW * 1_000, NOW_NS])),
+            RejectReason::TimeOutOfRange,
+        ),
         ("value", Arc::new(Float64Array::from(vec![Some(1.0), None, Some(3.0)])), RejectReason::NoValue),
         (
             "server",

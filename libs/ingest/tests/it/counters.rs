@@ -78,7 +78,7 @@ fn schema_and_decoder_know_the_same_fields() {
         for name in fields.as_object().unwrap().keys() {
             // A value of a type that no field has: what is known complains, what is unknown steps over it.
             let text = if within_metric {
-                format!(r#"{{"server":"a","time":1,"metrics":[{{"{name}":[true]}}]}}"#)
+                format!(r#"{{"server":"a","time":1795255210,"metrics":[{{"{name}":[true]}}]}}"#)
             } else {
                 format!(r#"{{"{name}":true}}"#)
             };
@@ -86,23 +86,23 @@ fn schema_and_decoder_know_the_same_fields() {
             assert!(error.contains(name), "{name} is not known to the decoder: {error}");
         }
     }
-    let (_, report) = decode(r#"{"server":"a","time":1,"gauges":{"m":1},"trace":{"id":[1]},"v":2}"#).unwrap();
+    let (_, report) = decode(r#"{"server":"a","time":1795255210,"gauges":{"m":1},"trace":{"id":[1]},"v":2}"#).unwrap();
     assert_eq!((report.ignored_fields, report.ignored_field.as_deref()), (2, Some("trace")));
 }
 
 #[test]
 fn fields_come_in_any_order_and_say_the_same() {
     let (expected, _) = decode(
-        r#"{"server":"a","cell":"c","time":20,"start":10,"intervalSeconds":5,"counters":{"n":1},"deltas":{"d":2}}"#,
+        r#"{"server":"a","cell":"c","time":1795255220,"start":1795255210,"intervalSeconds":5,"counters":{"n":1},"deltas":{"d":2}}"#,
     )
     .unwrap();
     let (batch, _) = decode(
-        r#" {"deltas" : {"d":2} , "counters":{"n":1}, "intervalSeconds":5.0,"start":"1970-01-01T00:00:10Z",
-        "cell":"c","time":20.0,"server":"\u0061"} "#,
+        r#" {"deltas" : {"d":2} , "counters":{"n":1}, "intervalSeconds":5.0,"start":"2026-11-21T10:00:10Z",
+        "cell":"c","time":1795255220.0,"server":"\u0061"} "#,
     )
     .unwrap();
     assert_eq!(rows(&batch), rows(&expected));
-    let seconds = |seconds: i64| seconds * 1_000_000_000;
+    let seconds = |seconds: i64| (1_795_255_200 + seconds) * 1_000_000_000;
     let starts: Vec<_> = rows(&batch).into_iter().map(|row| (row.4, row.6, row.7)).collect();
     assert_eq!(
         starts,
@@ -112,7 +112,7 @@ fn fields_come_in_any_order_and_say_the_same() {
 
 #[test]
 fn messages_hold_one_record_an_array_or_lines() {
-    let record = |server: &str| format!(r#"{{"server":"{server}","time":1,"gauges":{{"m":1}}}}"#);
+    let record = |server: &str| format!(r#"{{"server":"{server}","time":1795255210,"gauges":{{"m":1}}}}"#);
     for text in [
         format!("{}\n{}\n", record("a"), record("b")),
         format!("{}{}", record("a"), record("b")),
@@ -164,9 +164,10 @@ fn what_is_damaged_is_refused_whole_with_its_place() {
 #[test]
 fn a_refused_message_leaves_nothing_in_the_batch() {
     let mut decoder = decoder();
-    let good = br#"{"server":"a","time":1,"gauges":{"m":1}}"#;
+    let good = br#"{"server":"a","time":1795255210,"gauges":{"m":1}}"#;
     decoder.take(good, RecordDefaults::default()).unwrap();
-    let half = br#"{"server":"b","time":1,"gauges":{"m":1}} {"server":"c","time":1,"gauges":{"m":tru}}"#;
+    let half =
+        br#"{"server":"b","time":1795255210,"gauges":{"m":1}} {"server":"c","time":1795255210,"gauges":{"m":tru}}"#;
     decoder.take(half, RecordDefaults::default()).unwrap_err();
     decoder.take(good, RecordDefaults::default()).unwrap();
     let batch = decoder.finish();
@@ -178,13 +179,19 @@ fn a_refused_message_leaves_nothing_in_the_batch() {
 fn useless_samples_are_rejected_by_reason() {
     let long = "x".repeat(600);
     for (text, reason, accepted) in [
-        (r#"{"time":1,"gauges":{"m":1}}"#.to_owned(), RejectReason::NoIdentity, 0),
+        (r#"{"time":1795255210,"gauges":{"m":1}}"#.to_owned(), RejectReason::NoIdentity, 0),
         (r#"{"server":"a","gauges":{"m":1}}"#.to_owned(), RejectReason::NoTime, 0),
-        (r#"{"server":"a","time":1,"gauges":{"m":null,"n":2}}"#.to_owned(), RejectReason::NoValue, 1),
-        (r#"{"server":"a","time":1,"gauges":{"":1}}"#.to_owned(), RejectReason::NoMetricName, 0),
-        (format!(r#"{{"server":"a","time":1,"gauges":{{"{long}":1}}}}"#), RejectReason::MetricNameTooLong, 0),
-        (format!(r#"{{"server":"{long}","time":1,"gauges":{{"m":1}}}}"#), RejectReason::IdentityTooLong, 0),
-        (r#"{"server":"a","time":1,"metrics":[{"name":"m"}]}"#.to_owned(), RejectReason::NoValue, 0),
+        (
+            r#"{"server":"a","time":"1999-12-31T23:59:59Z","gauges":{"m":1}}"#.to_owned(),
+            RejectReason::TimeOutOfRange,
+            0,
+        ),
+        (r#"{"server":"\u001b[2J","time":1795255210,"gauges":{"m":1}}"#.to_owned(), RejectReason::NoIdentity, 0),
+        (r#"{"server":"a","time":1795255210,"gauges":{"m":null,"n":2}}"#.to_owned(), RejectReason::NoValue, 1),
+        (r#"{"server":"a","time":1795255210,"gauges":{"":1}}"#.to_owned(), RejectReason::NoMetricName, 0),
+        (format!(r#"{{"server":"a","time":1795255210,"gauges":{{"{long}":1}}}}"#), RejectReason::MetricNameTooLong, 0),
+        (format!(r#"{{"server":"{long}","time":1795255210,"gauges":{{"m":1}}}}"#), RejectReason::IdentityTooLong, 0),
+        (r#"{"server":"a","time":1795255210,"metrics":[{"name":"m"}]}"#.to_owned(), RejectReason::NoValue, 0),
     ] {
         let (batch, report) = decode(&text).unwrap();
         assert_eq!((report.rejected(reason), report.rejected_points()), (1, 1), "{text}: {report:?}");
@@ -193,15 +200,17 @@ fn useless_samples_are_rejected_by_reason() {
     }
     // A message has a time where its record has none.
     let mut decoder = decoder();
-    decoder.take(br#"{"server":"a","gauges":{"m":1}}"#, RecordDefaults { time_ns: Some(7) }).unwrap();
-    assert_eq!(decoder.finish().points.time_ns[0], 7);
+    decoder
+        .take(br#"{"server":"a","gauges":{"m":1}}"#, RecordDefaults { time_ns: Some(1_795_255_210_000_000_007) })
+        .unwrap();
+    assert_eq!(decoder.finish().points.time_ns[0], 1_795_255_210_000_000_007);
 }
 
 #[test]
 fn identity_follows_the_sources_rules() {
     let identity = IdentityConfig { server: vec!["{dc}-{box}".parse().unwrap()], ..IdentityConfig::default() };
     let mut decoder = CountersDecoder::new(identity, IngestLimits::default());
-    let text = br#"{"server":"a","attributes":{"box":3,"dc":"ams"},"time":1,"gauges":{"m":1}}"#;
+    let text = br#"{"server":"a","attributes":{"box":3,"dc":"ams"},"time":1795255210,"gauges":{"m":1}}"#;
     decoder.take(text, RecordDefaults::default()).unwrap();
     let batch = decoder.finish();
     assert_eq!(*batch.resources[0].server, *"ams-3");
@@ -212,7 +221,7 @@ fn identity_follows_the_sources_rules() {
 fn resources_beyond_the_bound_are_refused_for_this_batch_only() {
     let limits = IngestLimits { resources_per_request_max: 1, ..IngestLimits::default() };
     let mut decoder = CountersDecoder::new(IdentityConfig::default(), limits);
-    let record = |server: &str| format!(r#"{{"server":"{server}","time":1,"gauges":{{"m":1}}}}"#);
+    let record = |server: &str| format!(r#"{{"server":"{server}","time":1795255210,"gauges":{{"m":1}}}}"#);
     let take = |decoder: &mut CountersDecoder, server: &str| {
         let report = decoder.take(record(server).as_bytes(), RecordDefaults::default()).unwrap();
         report.rejected(RejectReason::TooManyResources)
@@ -287,12 +296,11 @@ fn record() -> impl Strategy<Value = Value> {
     let metric = (name(), name(), number(), attributes).prop_map(
         |(name, unit, value, attributes)| json!({"name": name, "unit": unit, "value": value, "attributes": attributes}),
     );
-    (0..3u8, 1..1000u32, numbers(), numbers(), numbers(), prop::collection::vec(metric, 0..4)).prop_map(
-        |(server, time, counters, gauges, deltas, metrics)| {
+    (0..3u8, 1_795_255_210..1_795_256_210u32, numbers(), numbers(), numbers(), prop::collection::vec(metric, 0..4))
+        .prop_map(|(server, time, counters, gauges, deltas, metrics)| {
             json!({"counters": counters, "server": format!("s{server}"), "gauges": gauges, "time": time,
                 "deltas": deltas, "metrics": metrics, "ignored": {"a": [1, null]}})
-        },
-    )
+        })
 }
 
 proptest! {
@@ -336,11 +344,12 @@ fn useless_messages_do_not_use_up_what_good_ones_need() {
     for number in 0..5 {
         // Nobody's samples, and each of a resource and a series of its own.
         let useless = format!(r#"{{"attributes":{{"a":{number}}},"gauges":{{"m{number}":1}}}}"#);
-        let defaults = RecordDefaults { time_ns: Some(1) };
+        let defaults = RecordDefaults { time_ns: Some(1_795_255_210_000_000_000) };
         let report = decoder.take(useless.as_bytes(), defaults).unwrap();
         assert_eq!(report.rejected(RejectReason::NoIdentity), 1, "{:?}", report.message);
     }
-    let report = decoder.take(br#"{"server":"a","time":1,"gauges":{"m":1}}"#, RecordDefaults::default()).unwrap();
+    let report =
+        decoder.take(br#"{"server":"a","time":1795255210,"gauges":{"m":1}}"#, RecordDefaults::default()).unwrap();
     assert_eq!((report.accepted_points, report.message), (1, None));
     assert_eq!(decoder.finish().len(), 1);
 }

@@ -55,6 +55,11 @@ fn names_by_the_default_rule() {
             "a | a | 10.0.0.1 b be/a fd00::7",
         ),
         (&[("host.name", "a"), ("service.instance.id", "x:1")], "a | a | x:1"),
+        // What shows nothing, or steers the terminal that shows it, names nothing.
+        (&[("host.name", "  \u{200b}")], "no_identity"),
+        (&[("host.name", "\u{1b}[2J")], "no_identity"),
+        (&[("host.name", "web\u{202e}1"), ("host.id", "i-1")], "i-1 | i-1 | "),
+        (&[("host.name", "a"), ("headroom.alias", "b,\u{7},c\n")], "a | a | b c"),
         (&[("host.name", "a-name-of-more-than-thirty-two-bytes")], "identity_too_long"),
         (&[], "no_identity"),
     ] {

@@ -1,6 +1,6 @@
 //! OTLP/JSON: the same rows as protobuf, OTLP's own rules about names and numbers, errors with their place.
 
-use headroom_ingest::{DecodeError, OtherSignal, count_records_json};
+use headroom_ingest::{DecodeError, OtherSignal, RejectReason, count_records_json};
 use headroom_model::Series;
 use headroom_model::batch::is_stale_marker as is_stale;
 use proptest::prelude::*;
@@ -39,19 +39,40 @@ fn gauge(point: &str) -> String {
 #[test]
 fn numbers_in_every_form() {
     for (point, expect) in [
-        (r#"{"timeUnixNano":"7","asDouble":1.5}"#, 1.5),
-        (r#"{"timeUnixNano":7,"asInt":"-3"}"#, -3.0),
-        (r#"{"timeUnixNano":7.0,"asInt":4,"unknown":{"a":[1]}}"#, 4.0),
-        (r#"{"timeUnixNano":"7","asDouble":"Infinity","attributes":null}"#, f64::INFINITY),
-        (r#"{"timeUnixNano":"7","asDouble":"2.5"}"#, 2.5),
+        (r#"{"timeUnixNano":"1795255210000000000","asDouble":1.5}"#, 1.5),
+        (r#"{"timeUnixNano":1795255210000000000,"asInt":"-3"}"#, -3.0),
+        (r#"{"timeUnixNano":1795255210000000000.0,"asInt":4,"unknown":{"a":[1]}}"#, 4.0),
+        (r#"{"timeUnixNano":"1795255210000000000","asDouble":"Infinity","attributes":null}"#, f64::INFINITY),
+        (r#"{"timeUnixNano":"1795255210000000000","asDouble":"2.5"}"#, 2.5),
     ] {
         let batch = decoder().decode_json(gauge(point).as_bytes()).unwrap().batch;
-        assert_eq!((batch.points.value[0], batch.points.time_ns[0]), (expect, 7), "{point}");
+        assert_eq!((batch.points.value[0], batch.points.time_ns[0]), (expect, 1_795_255_210_000_000_000), "{point}");
     }
-    let nan = decoder().decode_json(gauge(r#"{"timeUnixNano":"7","asDouble":"NaN"}"#).as_bytes()).unwrap().batch;
+    let nan = decoder()
+        .decode_json(gauge(r#"{"timeUnixNano":"1795255210000000000","asDouble":"NaN"}"#).as_bytes())
+        .unwrap()
+        .batch;
     assert!(nan.points.value[0].is_nan() && !is_stale(nan.points.value[0]));
-    let stale = decoder().decode_json(gauge(r#"{"timeUnixNano":"7","flags":1}"#).as_bytes()).unwrap().batch;
+    let stale =
+        decoder().decode_json(gauge(r#"{"timeUnixNano":"1795255210000000000","flags":1}"#).as_bytes()).unwrap().batch;
     assert!(is_stale(stale.points.value[0]));
+}
+
+/// A field in nanoseconds that holds something else is what a sender written by hand gets wrong first.
+#[test]
+fn a_time_in_another_unit_is_refused_with_the_unit_that_was_meant() {
+    for (time, hint) in [
+        ("1795255210000", "1795255210000 looks like milliseconds, multiply it by 1000000 "),
+        ("1795255210", "1795255210 looks like seconds, multiply it by 1000000000 "),
+        ("1795255210000001", "1795255210000001 looks like microseconds, multiply it by 1000 "),
+        ("7", "timeUnixNano is in nanoseconds since 1970 "),
+    ] {
+        let point = format!(r#"{{"timeUnixNano":"{time}","asDouble":1}}"#);
+        let decoded = decoder().decode_json(gauge(&point).as_bytes()).unwrap();
+        assert_eq!((decoded.batch.len(), decoded.report.rejected(RejectReason::TimeOutOfRange)), (0, 1), "{time}");
+        let message = decoded.report.message.unwrap();
+        assert!(message.contains(hint), "{message}");
+    }
 }
 
 #[test]

@@ -4,8 +4,10 @@ use headroom_ingest::{Decoder, IdentityConfig, IngestLimits, RejectReason};
 
 /// A gauge `name` with points of these attributes, as JSON.
 fn metric(name: &str, attributes: &[&str]) -> String {
-    let points: Vec<String> =
-        attributes.iter().map(|list| format!(r#"{{"timeUnixNano":1,"asInt":1,"attributes":[{list}]}}"#)).collect();
+    let points: Vec<String> = attributes
+        .iter()
+        .map(|list| format!(r#"{{"timeUnixNano":1795255210000000000,"asInt":1,"attributes":[{list}]}}"#))
+        .collect();
     format!(r#"{{"name":"{name}","gauge":{{"dataPoints":[{}]}}}}"#, points.join(","))
 }
 
@@ -93,7 +95,7 @@ fn bounds_of_attributes_and_names() {
 fn a_summary_counts_for_the_rows_that_it_becomes() {
     // Four rows each: count, sum and two quantiles.
     let quantiles = r#"[{"quantile":0.5,"value":1},{"quantile":0.99,"value":2}]"#;
-    let point = format!(r#"{{"timeUnixNano":1,"count":1,"sum":1,"quantileValues":{quantiles}}}"#);
+    let point = format!(r#"{{"timeUnixNano":1795255210000000000,"count":1,"sum":1,"quantileValues":{quantiles}}}"#);
     let summary = format!(r#"{{"name":"s","summary":{{"dataPoints":[{point},{point}]}}}}"#);
     for (points_per_request_max, rows, rejected) in [(3, 0, 2), (4, 4, 1), (7, 4, 1), (8, 8, 0)] {
         let limits = IngestLimits { points_per_request_max, ..IngestLimits::default() };

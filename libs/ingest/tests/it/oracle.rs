@@ -243,6 +243,7 @@ impl Metric<'_> {
             _ if bad == Some(RejectReason::NoValue) => bad,
             _ if time == 0 => Some(RejectReason::NoTime),
             _ if time.max(start) > i64::MAX as u64 => Some(RejectReason::TimeOutOfRange),
+            _ if time < 946_684_800_000_000_000 => Some(RejectReason::TimeOutOfRange),
             _ => bad,
         };
         if let Some(reason) = reason {

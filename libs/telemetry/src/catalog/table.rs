@@ -208,9 +208,9 @@ catalog! {
         "Samples read from the log, by what became of them.",
         [cell: "the cell",
          outcome: "`accepted`, `unmatched`, `skipped`, `late`, `backlog` (accepted too, but behind the last tick by more than the allowed lateness), `future`, `out_of_range`, `duplicate`, `conflict`, `nan`, `stale_marker`, `thinned`, `kind_mismatch`, `malformed`, `refused_series` or `refused_rows`"];
-    Counter ENGINE_IRREGULARITIES, "headroom_engine_irregularities_total", Unit::Count("irregularity"), CELLS * 3,
+    Counter ENGINE_IRREGULARITIES, "headroom_engine_irregularities_total", Unit::Count("irregularity"), CELLS * 4,
         "Irregularities of senders' counters, each handled by its rule.",
-        [cell: "the cell", kind: "`reset`, `gap` or `overlap`"];
+        [cell: "the cell", kind: "`reset`, `unknown_start` (of a counter first seen, or of a delta), `gap` or `overlap`"];
     Counter ENGINE_CONFLICTS, "headroom_engine_conflicts_total", Unit::Count("conflict"), CELLS * 2,
         "Resources that contradict each other about one server.", [cell: "the cell", kind: "`name` or `pool`"];
     Counter ENGINE_JOINS, "headroom_engine_membership_changes_total", Unit::Count("change"), CELLS * 3,

@@ -20,7 +20,10 @@ impl LaneMatcher for ByName {
         let inputs = self.0.inputs.iter().enumerate();
         inputs
             .filter(|(_, input)| names.split('+').any(|name| name == input.name))
-            .map(|(at, _)| Lane { input: at as u16, source })
+            .map(|(at, input)| {
+                let scale = input.sources[usize::from(source)].scale;
+                Lane { input: at as u16, source, scale }
+            })
             .collect()
     }
 }

@@ -108,7 +108,7 @@ async fn what_is_not_otlp_is_told_what_would_be() {
 async fn what_is_left_out_of_what_is_taken_is_counted() {
     let body = r#"{"resourceMetrics":[{"resource":{"attributes":[{"key":"host.name","value":{"stringValue":"a"}}]},
         "scopeMetrics":[{"metrics":[{"name":"h","exponentialHistogram":{"aggregationTemporality":1,"dataPoints":[
-        {"timeUnixNano":"1","count":1,"negative":{"bucketCounts":[1]}}]}}]}]}]}"#;
+        {"timeUnixNano":"1795255210000000000","count":1,"negative":{"bucketCounts":[1]}}]}}]}]}]}"#;
     let service = Service::start(Limits::default()).await;
     assert_eq!(service.post("/v1/metrics", &[("content-type", JSON)], body.as_bytes()).await.status, 200);
     assert!(service.counts("headroom_otlp_left_out_values_total{what=\"negative_buckets\"} 1"));
