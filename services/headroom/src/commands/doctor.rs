@@ -9,7 +9,7 @@ use crate::client::Client;
 use crate::clock;
 use crate::commands::top::{number, text};
 use crate::configuration;
-use crate::output::print;
+use crate::output::{print, printable_lines};
 
 /// How far the service may be ahead of this machine's clock, in seconds.
 const CLOCK_SKEW_SECONDS_MAX: i64 = 5;
@@ -38,7 +38,7 @@ impl Findings {
             Verdict::Fail => "FAIL",
         };
         self.failed |= verdict == Verdict::Fail;
-        print(&format!("{word}  {what}\n"));
+        print(&format!("{word}  {}\n", printable_lines(what)));
     }
 }
 

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::cli::{ExplainArgs, OutputArg};
 use crate::client::{Client, encode};
 use crate::commands::top::{number, text};
-use crate::output::{complain, print};
+use crate::output::{complain, print, printable};
 
 pub(crate) async fn run(args: ExplainArgs) -> u8 {
     let client = match Client::new(&args.service) {
@@ -79,8 +79,9 @@ fn describe(answer: &Value) -> String {
     }
     let reasons: Vec<String> = items(&record["reasons"])
         .map(|reason| {
-            let counterfactual =
-                reason["counterfactual"].as_str().map_or_else(String::new, |text| format!("\n      {text}"));
+            let counterfactual = reason["counterfactual"]
+                .as_str()
+                .map_or_else(String::new, |said| format!("\n      {}", printable(said)));
             format!(
                 "  {}: {} {} (threshold {}), pressure {}, {} samples in {} s, newest {} s old{counterfactual}",
                 text(&reason["code"]),

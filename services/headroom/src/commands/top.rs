@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::cli::{TopArgs, exit};
 use crate::client::{Client, ClientError, encode};
-use crate::output::{complain, print};
+use crate::output::{complain, print, printable};
 
 /// How often the table is made anew.
 const INTERVAL: Duration = Duration::from_secs(2);
@@ -141,10 +141,10 @@ fn table(list: &Value, colours: bool) -> String {
     table.to_string()
 }
 
-/// A JSON value as people write it.
+/// A JSON value as people write it, fit for a terminal.
 pub(crate) fn text(value: &Value) -> String {
     match value {
-        Value::String(text) => text.clone(),
+        Value::String(text) => printable(text),
         Value::Null => "-".to_owned(),
         other => other.to_string(),
     }
@@ -164,6 +164,14 @@ pub(crate) fn number(value: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use serde_json::json;
+
+    #[test]
+    fn a_server_cannot_order_the_terminal_about() {
+        let item = json!({"server": "\u{1b}[2Jweb", "pool": "a\u{7}", "reasons": [{"code": "x\u{9b}", "unit": "\r"}]});
+        let table = super::table(&json!({"items": [item]}), false);
+        assert!(table.contains("\u{fffd}[2Jweb"), "{table:?}");
+        assert!(!table.chars().any(|c| c.is_control() && c != '\n'), "{table:?}");
+    }
 
     #[test]
     fn a_cell_says_how_many_are_in_which_state() {
