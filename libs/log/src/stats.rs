@@ -47,7 +47,8 @@ pub struct LogStats {
     pub refused_too_large: Cell,
     /// Counter: bytes cut from torn tails when the log was opened.
     pub cut_bytes: Cell,
-    /// Counter: positions found damaged or missing, by readers and when the log was opened.
+    /// Counter: positions found damaged, missing or not to be understood by readers, or lost behind a checkpoint. What
+    /// opening finds is in its report alone: readers find it again.
     pub damaged_records: Cell,
     /// Gauge: bytes accepted but not yet durable.
     pub pending_bytes: Cell,

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use headroom_aggregator::Status;
-use headroom_log::SampleLog;
 use headroom_log::disk::DiskSnapshotLog;
+use headroom_log::{CheckpointStore, SampleLog};
 use headroom_model::Timestamp;
 use headroom_read_model::ReadModel;
 use headroom_telemetry::{Telemetry, catalog};
@@ -61,6 +61,16 @@ pub(crate) fn log_stats(telemetry: &Telemetry, log: &Arc<dyn SampleLog>, snapsho
             [("written", stats.written.get()), ("failed", stats.failed.get()), ("damaged", stats.damaged.get())]
         {
             telemetry.counter(&catalog::SNAPSHOT_WRITES, [outcome]).set_total(value);
+        }
+    });
+}
+
+/// Publishes what the store of checkpoints counts.
+pub(crate) fn checkpoint_stats(telemetry: &Telemetry, checkpoints: &Arc<dyn CheckpointStore>) {
+    let checkpoints = Arc::downgrade(checkpoints);
+    telemetry.on_collect(move |telemetry| {
+        if let Some(checkpoints) = checkpoints.upgrade() {
+            telemetry.counter(&catalog::CHECKPOINT_DAMAGED, []).set_total(checkpoints.damaged());
         }
     });
 }
