@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
 use crate::first_bytes::FirstBytes;
-use crate::stall::StallGuard;
+use crate::stall::{STALLED, StallGuard};
 use crate::state::ApiLimits;
 
 /// What is left of a request when the service stops has this long to end.
@@ -54,15 +54,24 @@ pub async fn serve(
     let places = Arc::new(Semaphore::new(limits.connections_max));
     // Half of the places at most are for those who have not shown yet that they mean it.
     let handshakes = Arc::new(Semaphore::new(limits.connections_max.div_ceil(2)));
+    let counts = access.counts(name);
     loop {
         let accepted = tokio::select! {
             () = shutdown.cancelled() => break,
             accepted = async {
-                let place = Arc::clone(&places).acquire_owned().await;
-                (place, listener.accept().await)
+                let accepted = listener.accept().await;
+                // The one that waits is taken already, so that none is counted where nobody comes.
+                let place = match Arc::clone(&places).try_acquire_owned() {
+                    Err(_) if accepted.is_ok() => {
+                        counts.waited();
+                        Arc::clone(&places).acquire_owned().await.ok()
+                    }
+                    place => place.ok(),
+                };
+                (place, accepted)
             } => accepted,
         };
-        let (Ok(place), Ok((stream, from))) = accepted else {
+        let (Some(place), Ok((stream, from))) = accepted else {
             tracing::warn!("cannot accept a connection");
             tokio::time::sleep(ACCEPT_PAUSE).await;
             continue;
@@ -72,25 +81,42 @@ pub async fn serve(
         let (router, access, builder) = (router.clone(), access.clone(), builder.clone());
         let (handshakes, watcher, shutdown) = (handshakes.clone(), graceful.watcher(), shutdown.clone());
         let (head_timeout, stall_timeout) = (limits.body_timeout, limits.write_stall_timeout);
+        let (counts, connection) = (counts.clone(), counts.connection());
         tokio::spawn(async move {
-            let _place = place;
+            let _held = (place, connection);
             let shaken = tokio::select! {
                 shaken = access.accept(name, stream, from.ip(), &handshakes) => shaken,
                 () = shutdown.cancelled() => return,
             };
             let Ok((stream, peer)) = shaken else { return };
             let peer = Arc::new(peer);
-            let io = TokioIo::new(StallGuard::new(FirstBytes::new(stream, head_timeout), stall_timeout));
+            let io =
+                TokioIo::new(StallGuard::new(FirstBytes::new(stream, head_timeout), stall_timeout, counts.clone()));
             let service = TowerToHyperService::new(router.map_request(move |mut request: Request<Incoming>| {
                 request.extensions_mut().insert(peer.clone());
                 request
             }));
             let connection = watcher.watch(builder.serve_connection(io, service));
             if let Err(error) = connection.await {
+                if is_late(&*error) {
+                    counts.late();
+                }
                 tracing::debug!(error, "connection ended");
             }
         });
     }
     drop(listener);
     let _ = tokio::time::timeout(DRAIN, graceful.shutdown()).await;
+}
+
+/// Whether a connection ended because its peer did not say in time what it wants: not the first bytes, or not the head of
+/// a request.
+fn is_late(error: &(dyn std::error::Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |error| error.source()).any(|error| {
+        let timed_out = |error: &std::io::Error| error.kind() == std::io::ErrorKind::TimedOut;
+        error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_timeout)
+            || error
+                .downcast_ref::<std::io::Error>()
+                .is_some_and(|error| timed_out(error) && error.to_string() != STALLED)
+    })
 }

@@ -8,8 +8,12 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use headroom_access::ListenerCounts;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
+
+/// What such a connection fails with.
+pub(crate) const STALLED: &str = "the peer takes nothing";
 
 pub(crate) struct StallGuard<T> {
     inner: T,
@@ -17,11 +21,13 @@ pub(crate) struct StallGuard<T> {
     /// Runs while a write or flush is pending.
     deadline: Pin<Box<Sleep>>,
     is_pending: bool,
+    /// Counts it when the peer took nothing.
+    counts: Option<ListenerCounts>,
 }
 
 impl<T> StallGuard<T> {
-    pub(crate) fn new(inner: T, timeout: Duration) -> Self {
-        Self { inner, timeout, deadline: Box::pin(sleep(timeout)), is_pending: false }
+    pub(crate) fn new(inner: T, timeout: Duration, counts: ListenerCounts) -> Self {
+        Self { inner, timeout, deadline: Box::pin(sleep(timeout)), is_pending: false, counts: Some(counts) }
     }
 
     fn watch<R>(&mut self, context: &mut Context<'_>, progress: Poll<io::Result<R>>) -> Poll<io::Result<R>> {
@@ -34,7 +40,11 @@ impl<T> StallGuard<T> {
             self.deadline.as_mut().reset(Instant::now() + self.timeout);
         }
         ready!(self.deadline.as_mut().poll(context));
-        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the peer takes nothing")))
+        // Whoever writes on regardless is told at once, and is not counted again.
+        if let Some(counts) = self.counts.take() {
+            counts.stalled();
+        }
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, STALLED)))
     }
 }
 
@@ -81,6 +91,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for StallGuard<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use headroom_access::ListenerCounts;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     #[tokio::test(start_paused = true)]

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use headroom_access::Access;
 use headroom_api::{ApiLimits, serve};
+use headroom_telemetry::Telemetry;
 use support::Service;
 use support::fixture::{EPOCH, snapshot, table};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -47,7 +48,9 @@ async fn a_connection_that_says_nothing_gives_its_place_back() {
     let address = listener.local_addr().expect("an address");
     let limits = ApiLimits { connections_max: 1, body_timeout: Duration::from_millis(50), ..ApiLimits::default() };
     let (router, shutdown) = (service.router.clone(), service.shutdown.clone());
-    tokio::spawn(async move { serve("http", listener, router, Access::default(), &limits, shutdown).await });
+    let telemetry = Telemetry::default();
+    let access = Access::open(&telemetry);
+    tokio::spawn(async move { serve("http", listener, router, access, &limits, shutdown).await });
     for beginning in ["", "PRI * HTTP/2.0"] {
         let mut silent = TcpStream::connect(address).await.expect("the service listens");
         silent.write_all(beginning.as_bytes()).await.expect("the bytes are taken");
@@ -55,6 +58,39 @@ async fn a_connection_that_says_nothing_gives_its_place_back() {
         let _ = silent.read_to_end(&mut rest).await;
         assert_eq!(rest, b"", "{beginning}");
     }
+    until(&telemetry, "headroom_listener_refused_connections_total{listener=\"http\",bound=\"head_timeout\"} 2").await;
+    until(&telemetry, "headroom_listener_connections{listener=\"http\"} 0").await;
+}
+
+#[tokio::test]
+async fn connections_are_counted_and_those_that_wait_for_a_place() {
+    let service = Service::new();
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("an address");
+    let limits = ApiLimits { connections_max: 1, ..ApiLimits::default() };
+    let (router, shutdown) = (service.router.clone(), service.shutdown.clone());
+    let telemetry = Telemetry::default();
+    let access = Access::open(&telemetry);
+    tokio::spawn(async move { serve("operator", listener, router, access, &limits, shutdown).await });
+    let first = TcpStream::connect(address).await.expect("the service listens");
+    until(&telemetry, "headroom_listener_connections{listener=\"operator\"} 1").await;
+    let waited = "headroom_listener_refused_connections_total{listener=\"operator\",bound=\"connections_max\"}";
+    until(&telemetry, &format!("{waited} 0")).await;
+    let _second = TcpStream::connect(address).await.expect("the service listens");
+    until(&telemetry, &format!("{waited} 1")).await;
+    drop(first);
+    until(&telemetry, "headroom_listener_connections{listener=\"operator\"} 1").await;
+}
+
+/// Waits until the metrics have a line.
+async fn until(telemetry: &Telemetry, line: &str) {
+    let shown = async {
+        while !telemetry.render().lines().any(|shown| shown == line) {
+            tokio::task::yield_now().await;
+        }
+    };
+    let in_time = tokio::time::timeout(Duration::from_secs(30), shown).await;
+    assert!(in_time.is_ok(), "{line} is not among\n{}", telemetry.render());
 }
 
 /// Keeps the names of spans and what is recorded in them.
