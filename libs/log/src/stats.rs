@@ -37,6 +37,8 @@ pub struct LogStats {
     pub commit_ns: Cell,
     /// Counter: appends refused because retention may not make room.
     pub refused_full: Cell,
+    /// Gauge: 1 while the log is full, so that samples are refused.
+    pub full: Cell,
     /// Counter: appends refused because too many bytes wait for the disk.
     pub refused_overloaded: Cell,
     /// Counter: records refused because the engine is too far behind.
