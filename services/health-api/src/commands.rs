@@ -9,6 +9,7 @@ use headroom_api::{Ack, BoxFuture, ClockError, CommandError, Commands, PolicyTex
 use headroom_config::{ConfigErrors, Origin, Problem, load_policy};
 use headroom_log::{AppendError, SampleLog};
 use headroom_model::hash::partition_of;
+use headroom_model::policy::Mode;
 use headroom_model::{LogRecord, Policy, Timestamp};
 use headroom_wire::ProblemItem;
 use headroom_wire::operate::{InputsReport, PolicySummary, SeenMetric};
@@ -79,7 +80,7 @@ impl Commands for LogCommands {
             let SetMode { cell, mode, owner, reason } = command;
             tracing::warn!(
                 cell = cell.as_deref().unwrap_or("all"),
-                ?mode,
+                mode = name_of(mode),
                 owner = &*owner,
                 reason = &*reason,
                 "an operator set the mode"
@@ -190,6 +191,16 @@ impl Commands for LogCommands {
             report.refused = (self.0.refused)();
             Ok(report)
         })
+    }
+}
+
+/// A mode as the log names it.
+fn name_of(mode: Option<Mode>) -> String {
+    match mode {
+        None => "as the policy says".to_owned(),
+        Some(Mode::Off) => "off".to_owned(),
+        Some(Mode::Observe) => "observe".to_owned(),
+        Some(Mode::Enforce { percent }) => format!("enforce {percent} %"),
     }
 }
 

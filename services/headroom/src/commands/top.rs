@@ -117,7 +117,7 @@ fn table(list: &Value, colours: bool) -> String {
         let reason = if reason.is_null() {
             String::new()
         } else {
-            format!("{} {} {}", text(&reason["code"]), number(&reason["value"]), text(&reason["unit"]))
+            format!("{} {}", text(&reason["code"]), quantity(&reason["value"], &reason["unit"]))
         };
         let score = Cell::new(number(&item["healthScore"]));
         let score = match item["healthScore"].as_f64() {
@@ -134,7 +134,7 @@ fn table(list: &Value, colours: bool) -> String {
             Cell::new(text(&item["faultState"])),
             Cell::new(text(&item["placement"])),
             Cell::new(admit),
-            Cell::new(format!("{} s", number(&item["lastSampleAgeSeconds"]))),
+            Cell::new(quantity(&item["lastSampleAgeSeconds"], &Value::from("s"))),
             Cell::new(reason),
         ]);
     }
@@ -161,9 +161,26 @@ pub(crate) fn number(value: &Value) -> String {
     }
 }
 
+/// A number and its unit, where there are both.
+pub(crate) fn quantity(value: &Value, unit: &Value) -> String {
+    match unit.as_str() {
+        Some(unit) if value.is_number() => format!("{} {}", number(value), printable(unit)),
+        _ => number(value),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
+
+    #[test]
+    fn what_has_no_unit_or_no_value_is_not_given_one() {
+        for (value, unit, said) in
+            [(json!(64.3), json!("s"), "64.30 s"), (json!(64.3), json!(null), "64.30"), (json!(null), json!("s"), "-")]
+        {
+            assert_eq!(super::quantity(&value, &unit), said);
+        }
+    }
 
     #[test]
     fn a_server_cannot_order_the_terminal_about() {
