@@ -91,13 +91,16 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for StallGuard<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use headroom_access::ListenerCounts;
+    use headroom_access::Access;
+    use headroom_telemetry::Telemetry;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     #[tokio::test(start_paused = true)]
     async fn a_peer_that_takes_nothing_is_dropped_and_a_slow_one_is_not() {
         let (near, mut far) = tokio::io::duplex(4);
-        let mut guarded = StallGuard::new(near, Duration::from_secs(30));
+        let telemetry = Telemetry::default();
+        let counts = Access::open(&telemetry).counts("http");
+        let mut guarded = StallGuard::new(near, Duration::from_secs(30), counts);
         let slow_reader = tokio::spawn(async move {
             let mut taken = [0; 4];
             for _ in 0..3 {
@@ -110,5 +113,8 @@ mod tests {
         let _far = slow_reader.await.expect("the reader ends");
         let error = guarded.write_all(&[7; 16]).await.expect_err("nobody reads any more");
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        guarded.write_all(&[7; 16]).await.expect_err("still nobody");
+        let counted = "headroom_listener_refused_connections_total{listener=\"http\",bound=\"stall\"} 1\n";
+        assert!(telemetry.render().contains(counted), "{}", telemetry.render());
     }
 }

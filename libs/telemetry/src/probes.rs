@@ -148,6 +148,8 @@ mod tests {
     use axum::http::Request;
     use tower::ServiceExt;
 
+    use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
     use super::*;
     use crate::catalog::OTLP_POINTS_ACCEPTED;
 
@@ -157,6 +159,21 @@ mod tests {
         let status = answer.status().as_u16();
         let body = to_bytes(answer.into_body(), 1 << 20).await.unwrap();
         (status, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_remark_stands_in_for_the_detail_of_a_check_that_passes() {
+        let readiness = Readiness::default();
+        let router = router(Telemetry::default(), readiness.clone());
+        let full = Arc::new(AtomicBool::new(false));
+        let told = full.clone();
+        readiness.remark("log", move || told.load(Relaxed).then(|| "full".to_owned()));
+        readiness.set("log", true, "open");
+        assert_eq!(ask(&router, "/readyz?verbose").await, (200, "[+]log ok: open\nreadyz check passed\n".to_owned()));
+        full.store(true, Relaxed);
+        assert_eq!(ask(&router, "/readyz?verbose").await, (200, "[+]log ok: full\nreadyz check passed\n".to_owned()));
+        readiness.set("log", false, "closed");
+        assert_eq!(ask(&router, "/readyz").await.1, "[-]log failed: closed\nreadyz check failed\n");
     }
 
     #[tokio::test]
