@@ -18,6 +18,7 @@ use crate::callers::{Callers, Grant, TOKEN_BYTES_MAX};
 use crate::certificate::CertificateNames;
 use crate::denial::Denial;
 use crate::heads::{HeadDeadline, Requests};
+use crate::listener::ListenerCounts;
 use crate::rate::{Account, CALLERS_TRACKED_MAX, Meter, RateTable, Rates};
 use crate::scope::{Scope, Scopes};
 use crate::stream::Stream;
@@ -172,6 +173,11 @@ impl Access {
     /// Whether `/metrics` is for everybody.
     pub fn has_open_metrics(&self) -> bool {
         self.0.open_metrics || !self.is_restricted()
+    }
+
+    /// What a listener counts of its connections.
+    pub fn counts(&self, listener: &str) -> ListenerCounts {
+        ListenerCounts::new(&self.0.telemetry, listener)
     }
 
     /// Makes a connection usable: shakes hands where there is TLS. `places` bounds the handshakes under way, so that

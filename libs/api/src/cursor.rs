@@ -16,7 +16,7 @@ pub(crate) struct Cursor {
     pub(crate) key: u32,
     /// The cell.
     pub(crate) cell: String,
-    /// The server.
+    /// The server; of a list of pools, the pool.
     pub(crate) server: String,
     /// The class's place in the policy.
     pub(crate) class: usize,

@@ -58,15 +58,24 @@ pub async fn serve(
     let places = Arc::new(Semaphore::new(limits.connections_max));
     // Half of the places at most are for those who have not shown yet that they mean it.
     let handshakes = Arc::new(Semaphore::new(limits.connections_max.div_ceil(2)));
+    let counts = access.counts(name);
     loop {
         let accepted = tokio::select! {
             () = shutdown.cancelled() => break,
             accepted = async {
-                let place = Arc::clone(&places).acquire_owned().await;
-                (place, listener.accept().await)
+                let accepted = listener.accept().await;
+                // The one that waits is taken already, so that none is counted where nobody comes.
+                let place = match Arc::clone(&places).try_acquire_owned() {
+                    Err(_) if accepted.is_ok() => {
+                        counts.waited();
+                        Arc::clone(&places).acquire_owned().await.ok()
+                    }
+                    place => place.ok(),
+                };
+                (place, accepted)
             } => accepted,
         };
-        let (Ok(place), Ok((stream, from))) = accepted else {
+        let (Some(place), Ok((stream, from))) = accepted else {
             tracing::warn!("cannot accept a connection");
             tokio::time::sleep(ACCEPT_PAUSE).await;
             continue;
@@ -76,8 +85,9 @@ pub async fn serve(
         let (router, access, builder) = (router.clone(), access.clone(), builder.clone());
         let (handshakes, watcher, shutdown) = (handshakes.clone(), graceful.watcher(), shutdown.clone());
         let (head_timeout, stall_timeout) = (limits.body_timeout, limits.write_stall_timeout);
+        let (counts, connection) = (counts.clone(), counts.connection());
         tokio::spawn(async move {
-            let _place = place;
+            let _held = (place, connection);
             let shaken = tokio::select! {
                 shaken = access.accept(name, stream, from.ip(), &handshakes) => shaken,
                 () = shutdown.cancelled() => return,
@@ -85,7 +95,7 @@ pub async fn serve(
             let Ok((stream, peer)) = shaken else { return };
             let peer = Arc::new(peer);
             let (stream, requests) = access.await_heads(name, stream, head_timeout);
-            let io = TokioIo::new(StallGuard::new(stream, stall_timeout));
+            let io = TokioIo::new(StallGuard::new(stream, stall_timeout, counts.clone()));
             let begun = requests.clone();
             let service = router.map_request(move |mut request: Request<Incoming>| {
                 begun.begin();

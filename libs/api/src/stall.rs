@@ -8,8 +8,12 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use headroom_access::ListenerCounts;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
+
+/// What such a connection fails with.
+const STALLED: &str = "the peer takes nothing";
 
 pub(crate) struct StallGuard<T> {
     inner: T,
@@ -17,11 +21,13 @@ pub(crate) struct StallGuard<T> {
     /// Runs while a write or flush is pending.
     deadline: Pin<Box<Sleep>>,
     is_pending: bool,
+    /// Counts it when the peer took nothing.
+    counts: Option<ListenerCounts>,
 }
 
 impl<T> StallGuard<T> {
-    pub(crate) fn new(inner: T, timeout: Duration) -> Self {
-        Self { inner, timeout, deadline: Box::pin(sleep(timeout)), is_pending: false }
+    pub(crate) fn new(inner: T, timeout: Duration, counts: ListenerCounts) -> Self {
+        Self { inner, timeout, deadline: Box::pin(sleep(timeout)), is_pending: false, counts: Some(counts) }
     }
 
     fn watch<R>(&mut self, context: &mut Context<'_>, progress: Poll<io::Result<R>>) -> Poll<io::Result<R>> {
@@ -34,7 +40,11 @@ impl<T> StallGuard<T> {
             self.deadline.as_mut().reset(Instant::now() + self.timeout);
         }
         ready!(self.deadline.as_mut().poll(context));
-        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the peer takes nothing")))
+        // Whoever writes on regardless is told at once, and is not counted again.
+        if let Some(counts) = self.counts.take() {
+            counts.stalled();
+        }
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, STALLED)))
     }
 }
 
@@ -81,12 +91,16 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for StallGuard<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use headroom_access::Access;
+    use headroom_telemetry::Telemetry;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     #[tokio::test(start_paused = true)]
     async fn a_peer_that_takes_nothing_is_dropped_and_a_slow_one_is_not() {
         let (near, mut far) = tokio::io::duplex(4);
-        let mut guarded = StallGuard::new(near, Duration::from_secs(30));
+        let telemetry = Telemetry::default();
+        let counts = Access::open(&telemetry).counts("http");
+        let mut guarded = StallGuard::new(near, Duration::from_secs(30), counts);
         let slow_reader = tokio::spawn(async move {
             let mut taken = [0; 4];
             for _ in 0..3 {
@@ -99,5 +113,8 @@ mod tests {
         let _far = slow_reader.await.expect("the reader ends");
         let error = guarded.write_all(&[7; 16]).await.expect_err("nobody reads any more");
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        guarded.write_all(&[7; 16]).await.expect_err("still nobody");
+        let counted = "headroom_listener_refused_connections_total{listener=\"http\",bound=\"stall\"} 1\n";
+        assert!(telemetry.render().contains(counted), "{}", telemetry.render());
     }
 }

@@ -371,6 +371,34 @@ async fn cells_and_pools_roll_up() {
 }
 
 #[tokio::test]
+async fn cells_and_pools_come_in_pages() {
+    let service = service();
+    for cell in ["eu-2", "eu-3"] {
+        service.read_model.apply(snapshot(cell, EPOCH, table(&[("a", &[], "api"), ("b", &[], "batch")])));
+    }
+    for (path, item, expected) in [
+        ("/v1/cells?limit=2", "cell", vec!["eu-1", "eu-2", "eu-3"]),
+        ("/v1/pools?limit=2", "pool", vec!["db", "web", "api", "batch", "api", "batch"]),
+        ("/v1/pools?cell=eu-2&limit=1", "pool", vec!["api", "batch"]),
+    ] {
+        let (mut names, mut cursor) = (Vec::new(), String::new());
+        loop {
+            let page = service.get(&format!("{path}{cursor}")).await.json();
+            assert_eq!(page["epoch"], EPOCH, "{path}");
+            let items = page["items"].as_array().expect("a list").clone();
+            assert!(!items.is_empty() && items.len() <= 2, "{path}");
+            names.extend(items.iter().map(|of| of[item].as_str().expect("a name").to_owned()));
+            let Some(next) = page["nextCursor"].as_str() else { break };
+            cursor = format!("&cursor={next}");
+        }
+        assert_eq!(names, expected, "{path}");
+    }
+    let next = service.get("/v1/cells?limit=1").await.json()["nextCursor"].as_str().expect("more").to_owned();
+    assert_eq!(service.get(&format!("/v1/pools?cursor={next}")).await.status, 404, "the cursor of another list");
+    assert_eq!(service.get("/v1/cells?limit=10001").await.status, 400);
+}
+
+#[tokio::test]
 async fn explain_shows_the_way_from_metric_to_decision() {
     let explain = service().get("/v1/servers/web-17/explain").await.json();
     assert_eq!(explain["inputs"][0], json!({"input": "cpu_busy", "value": 0.61, "dialect": "node_exporter"}));

@@ -71,6 +71,39 @@ async fn a_connection_without_a_head_gives_its_place_back() {
         let mut body = vec![0; length.parse().expect("a number")];
         idle.read_exact(&mut body).await.expect("the body is whole");
     }
+    drop(idle);
+    until(&telemetry, "headroom_listener_connections{listener=\"http\"} 0").await;
+}
+
+#[tokio::test]
+async fn connections_are_counted_and_those_that_wait_for_a_place() {
+    let service = Service::new();
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("an address");
+    let limits = ApiLimits { connections_max: 1, ..ApiLimits::default() };
+    let (router, shutdown) = (service.router.clone(), service.shutdown.clone());
+    let telemetry = Telemetry::default();
+    let access = Access::open(&telemetry);
+    tokio::spawn(async move { serve("operator", listener, router, access, &limits, shutdown).await });
+    let first = TcpStream::connect(address).await.expect("the service listens");
+    until(&telemetry, "headroom_listener_connections{listener=\"operator\"} 1").await;
+    let waited = "headroom_listener_refused_connections_total{listener=\"operator\",bound=\"connections_max\"}";
+    until(&telemetry, &format!("{waited} 0")).await;
+    let _second = TcpStream::connect(address).await.expect("the service listens");
+    until(&telemetry, &format!("{waited} 1")).await;
+    drop(first);
+    until(&telemetry, "headroom_listener_connections{listener=\"operator\"} 1").await;
+}
+
+/// Waits until the metrics have a line.
+async fn until(telemetry: &Telemetry, line: &str) {
+    let shown = async {
+        while !telemetry.render().lines().any(|shown| shown == line) {
+            tokio::task::yield_now().await;
+        }
+    };
+    let in_time = tokio::time::timeout(Duration::from_secs(30), shown).await;
+    assert!(in_time.is_ok(), "{line} is not among\n{}", telemetry.render());
 }
 
 /// Keeps the names of spans and what is recorded in them.

@@ -100,17 +100,19 @@ impl<'a> Checker<'a> {
             Value::Integer(_) | Value::Float(_) => range(tree, schema, path, problems),
             Value::Text(text) => {
                 if schema.get("minLength").and_then(Json::as_u64).is_some_and(|least| (text.len() as u64) < least) {
-                    problems.push(Problem::new(&tree.origin, format!("{} must not be empty", named(path))));
+                    problems
+                        .push(Problem::new(&tree.origin, format!("{} must not be empty", named(path))).of_path(path));
                 }
             }
             Value::List(items) => {
                 let count = items.len() as u64;
                 if schema.get("minItems").and_then(Json::as_u64).is_some_and(|least| count < least) {
-                    problems.push(Problem::new(&tree.origin, format!("{} must not be empty", named(path))));
+                    problems
+                        .push(Problem::new(&tree.origin, format!("{} must not be empty", named(path))).of_path(path));
                 }
                 if let Some(most) = schema.get("maxItems").and_then(Json::as_u64).filter(|most| count > *most) {
                     let message = format!("{} has {count} items, more than {most}", named(path));
-                    problems.push(Problem::new(&tree.origin, message));
+                    problems.push(Problem::new(&tree.origin, message).of_path(path));
                 }
                 if let Some(of_items) = schema.get("items") {
                     for (at, item) in items.iter_mut().enumerate() {
@@ -131,7 +133,8 @@ impl<'a> Checker<'a> {
         let required = schema.get("required").and_then(Json::as_array).into_iter().flatten().filter_map(Json::as_str);
         for key in required {
             if tree.get(key).is_none() {
-                problems.push(Problem::new(&tree.origin, format!("{} lacks the key `{key}`", named(path))));
+                let message = format!("{} lacks the key `{key}`", named(path));
+                problems.push(Problem::new(&tree.origin, message).of_path(path));
             }
         }
         let Value::Map(entries) = &mut tree.value else { return };
@@ -157,10 +160,10 @@ impl<'a> Checker<'a> {
                         None => format!("known keys are {}", known.join(", ")),
                     };
                     let place = if path.is_empty() { String::new() } else { format!(" in {}", named(path)) };
-                    problems.push(
-                        Problem::new(&entry.key_origin, format!("unknown key `{}`{place}", entry.key))
-                            .suggesting(Some(suggestion)),
-                    );
+                    let message = format!("unknown key `{}`{place}", entry.key);
+                    path.push(entry.key.clone());
+                    problems.push(Problem::new(&entry.key_origin, message).of_path(path).suggesting(Some(suggestion)));
+                    path.pop();
                 }
             }
         }
@@ -263,7 +266,7 @@ fn wrong_type(tree: &Tree, types: &[&str], path: &[String]) -> Problem {
         _ => None,
     };
     let message = format!("{} must be {}, not {}", named(path), names.join(" or "), described(tree, path));
-    Problem::new(&tree.origin, message).suggesting(suggestion)
+    Problem::new(&tree.origin, message).of_path(path).suggesting(suggestion)
 }
 
 fn word(tree: &Tree, words: &[&str], path: &[String], problems: &mut Vec<Problem>) {
@@ -273,7 +276,7 @@ fn word(tree: &Tree, words: &[&str], path: &[String], problems: &mut Vec<Problem
         _ => None,
     };
     let message = format!("{} must be one of {}, not {}", named(path), words.join(", "), described(tree, path));
-    problems.push(Problem::new(&tree.origin, message).suggesting(given));
+    problems.push(Problem::new(&tree.origin, message).of_path(path).suggesting(given));
 }
 
 fn range(tree: &Tree, schema: &Json, path: &[String], problems: &mut Vec<Problem>) {
@@ -285,7 +288,7 @@ fn range(tree: &Tree, schema: &Json, path: &[String], problems: &mut Vec<Problem
     let bound = |keyword: &str| schema.get(keyword).and_then(Json::as_f64);
     let mut complain = |what: &str, bound: f64| {
         let message = format!("{} must be {what} {bound}, not {}", named(path), described(tree, path));
-        problems.push(Problem::new(&tree.origin, message));
+        problems.push(Problem::new(&tree.origin, message).of_path(path));
     };
     match (bound("minimum"), bound("exclusiveMinimum"), bound("maximum")) {
         (Some(least), ..) if number < least => complain("at least", least),

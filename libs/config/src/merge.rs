@@ -26,6 +26,7 @@ pub(crate) fn lay_over(
                             let near = nearest(&entry.key, below.iter().map(|known| known.key.as_str()));
                             problems.push(
                                 Problem::new(&entry.key_origin, format!("there is no `{}` to remove", entry.key))
+                                    .of_path(path)
                                     .suggesting(near.map(|near| format!("did you mean `{near}`?"))),
                             );
                         }

@@ -98,7 +98,7 @@ struct Builder<'a> {
 impl Builder<'_> {
     fn complain(&mut self, path: &[&str], message: impl Into<String>) -> &mut Problem {
         let at = self.problems.len();
-        self.problems.push(Problem::new(self.tree.origin_of(path), message));
+        self.problems.push(Problem::new(self.tree.origin_of(path), message).of_path(path));
         &mut self.problems[at]
     }
 
@@ -331,7 +331,7 @@ impl Builder<'_> {
             of => format!("the {}", of.concat()),
         };
         let message = format!("{subject}: {}", error.message);
-        self.problems.push(Problem::new(&origin, message).suggesting(error.suggestion));
+        self.problems.push(Problem::new(&origin, message).of_path(path).suggesting(error.suggestion));
     }
 
     fn class(&mut self, name: &str, class: &file::Class) -> ClassSpec {

@@ -12,6 +12,8 @@ const SNIPPET_CHARS_MAX: usize = 100;
 pub struct Problem {
     /// Where the value comes from.
     pub origin: Origin,
+    /// Where in the document, such as `signals.cpu_busy.over`; empty where it is about the whole.
+    pub path: String,
     /// What is wrong.
     pub message: String,
     /// What was probably meant.
@@ -23,7 +25,12 @@ pub struct Problem {
 impl Problem {
     /// A problem with the value that comes from `origin`.
     pub(crate) fn new(origin: &Origin, message: impl Into<String>) -> Self {
-        Self { origin: origin.clone(), message: message.into(), suggestion: None, snippet: None }
+        Self { origin: origin.clone(), path: String::new(), message: message.into(), suggestion: None, snippet: None }
+    }
+
+    pub(crate) fn of_path<S: AsRef<str>>(mut self, path: &[S]) -> Self {
+        self.path = path.iter().map(AsRef::as_ref).collect::<Vec<&str>>().join(".");
+        self
     }
 
     pub(crate) fn suggesting(mut self, suggestion: Option<String>) -> Self {

@@ -95,8 +95,8 @@ impl Tree {
             let (line, column) = error.location().map_or((1, 1), |at| (at.line() as usize, at.column() as usize));
             let message = error.without_snippet().to_string();
             // The library repeats the place at the end of some messages.
-            let message = message.split(" at line ").next().unwrap_or_default().to_owned();
-            Problem::new(&at(line.max(1), column.max(1)), message)
+            let message = message.split(" at line ").next().unwrap_or_default();
+            Problem::new(&at(line.max(1), column.max(1)), in_our_words(message))
         })?;
         Ok(raw_to_tree(raw, &at))
     }
@@ -188,6 +188,24 @@ impl Tree {
             Value::List(_) => "a list".into(),
             Value::Map(_) => "a map".into(),
         }
+    }
+}
+
+/// The YAML library speaks to programmers, of its options; whoever writes a file has none.
+fn in_our_words(message: &str) -> String {
+    let message = message.split(", set DuplicateKeyPolicy").next().unwrap_or_default();
+    if let Some(key) = message.strip_prefix("duplicate mapping key") {
+        return match key.strip_prefix(": ") {
+            Some(key) => format!("the key `{key}` is there twice"),
+            None => "a key is there twice".to_owned(),
+        };
+    }
+    if message.contains("weak recursion") {
+        return "an anchor refers to what it is part of".to_owned();
+    }
+    match message.split_once(" rejected by the configured policy") {
+        Some((what, _)) => format!("{what} is no number that can be used here"),
+        None => message.to_owned(),
     }
 }
 

@@ -255,3 +255,19 @@ fn the_schema_knows_every_section() {
     }
     assert_eq!(schema["additionalProperties"], false);
 }
+
+/// Whoever writes a file has no options of a library to set.
+#[test]
+fn what_is_wrong_with_the_yaml_is_said_in_words_of_the_file() {
+    for (text, said) in [
+        ("mode: observe\nmode: off\n", "twice"),
+        ("signals: &all\n  cpu_busy: *all\n", "part of"),
+        ("health: {peer_z: .nan}\n", "peer_z"),
+    ] {
+        let told = load_policy("p.yaml", text).expect_err(text).to_string();
+        assert!(told.contains(said), "{text:?} is told {told:?}");
+        for foreign in ["DuplicateKeyPolicy", "Options", "weak", "configured policy"] {
+            assert!(!told.contains(foreign), "{text:?} is told {told:?}");
+        }
+    }
+}

@@ -28,6 +28,20 @@ pub(crate) struct Found {
     pub(crate) replication_factor: u32,
 }
 
+/// Whether a cluster answers, and how many partitions topics of it have; `None` for one that is not there. Blocks, for
+/// ten seconds a question at most.
+///
+/// # Errors
+/// A sentence that says what does not answer, and what to check.
+pub fn look_up(connection: &Connection, topics: &[String]) -> Result<Vec<Option<u32>>, String> {
+    let cluster = Cluster::connect(connection)?;
+    let partitions = |topic: &String| match cluster.topic(topic) {
+        Ok(found) => Ok(found.map(|found| found.partitions)),
+        Err(error) => Err(format!("kafka: the brokers do not tell of topic {topic}: {error}")),
+    };
+    topics.iter().map(partitions).collect()
+}
+
 /// A cluster that is known to answer.
 pub(crate) struct Cluster {
     connection: Connection,

@@ -22,6 +22,7 @@ mod topics;
 mod writer;
 
 pub use checkpoints::KafkaCheckpointStore;
+pub use cluster::look_up;
 pub use connection::{Connection, Mechanism, Sasl, Tls};
 pub use events::DecisionEvents;
 pub use ownership::{Membership, Owners};

@@ -89,7 +89,10 @@ impl KafkaReader {
                     self.state.stats.tail_misses.add(1);
                     return match decoded {
                         Ok(record) => Ok(Some((Position(position), Arc::new(record)))),
-                        Err(why) => Err(ReadError::Unreadable { position: Position(position), why }),
+                        Err(why) => {
+                            self.state.stats.damaged_records.add(1);
+                            Err(ReadError::Unreadable { position: Position(position), why })
+                        }
                     };
                 }
                 Some(Err(KafkaError::PartitionEOF(_))) => {}

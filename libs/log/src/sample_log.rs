@@ -62,7 +62,7 @@ pub(crate) fn bound_of(record: &LogRecord, bound_bytes: u64) -> u64 {
 /// it may have become durable without being acknowledged (the engine makes repeats harmless).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AppendError {
-    /// The log holds as much as it may, and retention may not delete what the newest checkpoint does not cover.
+    /// The log holds as much as it may, and retention may not delete what the older of two checkpoints does not cover.
     Full {
         /// What is full.
         what: &'static str,
@@ -133,7 +133,8 @@ impl std::fmt::Display for AppendError {
         match self {
             Self::Full { what, bound_bytes } => write!(
                 f,
-                "{what} is full: {bound_bytes} bytes are held and the newest checkpoint does not yet allow deleting any"
+                "{what} is full: {bound_bytes} bytes are held (log.bytes_max), and the older of the two newest checkpoints \
+                 does not yet allow deleting any"
             ),
             Self::Overloaded { pending_bytes, bound_bytes } => {
                 write!(

@@ -37,6 +37,8 @@ pub struct LogStats {
     pub commit_ns: Cell,
     /// Counter: appends refused because retention may not make room.
     pub refused_full: Cell,
+    /// Gauge: 1 while the log is full, so that samples are refused.
+    pub full: Cell,
     /// Counter: appends refused because too many bytes wait for the disk.
     pub refused_overloaded: Cell,
     /// Counter: records refused because the engine is too far behind.
@@ -47,7 +49,8 @@ pub struct LogStats {
     pub refused_too_large: Cell,
     /// Counter: bytes cut from torn tails when the log was opened.
     pub cut_bytes: Cell,
-    /// Counter: positions found damaged or missing, by readers and when the log was opened.
+    /// Counter: positions found damaged, missing or not to be understood by readers, or lost behind a checkpoint. What
+    /// opening finds is in its report alone: readers find it again.
     pub damaged_records: Cell,
     /// Gauge: bytes accepted but not yet durable.
     pub pending_bytes: Cell,

@@ -56,7 +56,21 @@ impl OtelSettings {
         }
         settings.metrics = settings.reads_signal(&get, "METRICS", "prometheus");
         settings.traces = settings.reads_signal(&get, "TRACES", "");
+        if let Some(interval) = get("OTEL_METRIC_EXPORT_INTERVAL").filter(|_| settings.metrics)
+            && !interval.parse().is_ok_and(|milliseconds: u64| milliseconds > 0)
+        {
+            settings.complain(format!(
+                "OTEL_METRIC_EXPORT_INTERVAL={interval} is no number of milliseconds; the default of 60000 is used"
+            ));
+        }
         settings
+    }
+
+    /// Notes what cannot be followed, once: both signals read the common variables.
+    fn complain(&mut self, problem: String) {
+        if !self.problems.contains(&problem) {
+            self.problems.push(problem);
+        }
     }
 
     fn reads_signal(&mut self, get: &impl Fn(&str) -> Option<String>, signal: &str, always: &str) -> bool {
@@ -73,12 +87,12 @@ impl OtelSettings {
             asked = names.contains(&"otlp");
             wanted = asked;
             for name in names.iter().filter(|name| !["otlp", "none", always].contains(name)) {
-                self.problems.push(format!("{variable}={name} is not supported; otlp and none are"));
+                self.complain(format!("{variable}={name} is not supported; otlp and none are"));
             }
         }
         let Some((endpoint_variable, endpoint)) = either("ENDPOINT") else {
             if asked {
-                self.problems.push(format!(
+                self.complain(format!(
                     "{variable} asks for otlp but no endpoint is set, and none is assumed: \
                      set OTEL_EXPORTER_OTLP_ENDPOINT, for instance to http://collector:4318"
                 ));
@@ -89,7 +103,7 @@ impl OtelSettings {
             return false;
         }
         if endpoint.starts_with("https:") {
-            self.problems.push(format!(
+            self.complain(format!(
                 "{endpoint_variable} is an https address, and our own telemetry is sent without TLS only: \
                  send it to a Collector on this host or network"
             ));
@@ -98,10 +112,21 @@ impl OtelSettings {
         match either("PROTOCOL") {
             Some((_, protocol)) if protocol == "grpc" => self.grpc = true,
             Some((variable, protocol)) if protocol != "http/protobuf" => {
-                self.problems.push(format!("{variable}={protocol} is not supported; http/protobuf and grpc are"));
+                self.complain(format!("{variable}={protocol} is not supported; http/protobuf and grpc are"));
                 return false;
             }
             _ => {}
+        }
+        // The values are secrets; what stands before an equals sign is not.
+        if let Some((variable, headers)) = either("HEADERS") {
+            let named = |entry: &&str| entry.split_once('=').is_some_and(|(name, _)| !name.trim().is_empty());
+            let entries = headers.split(',').filter(|entry| !entry.trim().is_empty());
+            let wrong = entries.filter(|entry| !named(entry)).count();
+            if wrong > 0 {
+                self.complain(format!(
+                    "{variable} has entries that are left out because they are not name=value: {wrong} of them"
+                ));
+            }
         }
         true
     }
@@ -214,7 +239,12 @@ mod tests {
             (&[ENDPOINT, ("OTEL_TRACES_EXPORTER", "zipkin")], (true, false, false, 1)),
             (&[ENDPOINT, ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")], (true, true, true, 0)),
             (&[ENDPOINT, ("OTEL_EXPORTER_OTLP_METRICS_PROTOCOL", "http/json")], (false, true, false, 1)),
-            (&[("OTEL_EXPORTER_OTLP_ENDPOINT", "https://collector:4318")], (false, false, false, 2)),
+            (&[("OTEL_EXPORTER_OTLP_ENDPOINT", "https://collector:4318")], (false, false, false, 1)),
+            (&[ENDPOINT, ("OTEL_EXPORTER_OTLP_PROTOCOL", "foo")], (false, false, false, 1)),
+            (&[ENDPOINT, ("OTEL_METRIC_EXPORT_INTERVAL", "abc")], (true, true, false, 1)),
+            (&[ENDPOINT, ("OTEL_METRIC_EXPORT_INTERVAL", "5000")], (true, true, false, 0)),
+            (&[ENDPOINT, ("OTEL_EXPORTER_OTLP_HEADERS", "a")], (true, true, false, 1)),
+            (&[ENDPOINT, ("OTEL_EXPORTER_OTLP_HEADERS", "a=b, c=d")], (true, true, false, 0)),
         ] {
             assert_eq!(read(variables), expected, "{variables:?}");
         }

@@ -24,7 +24,22 @@ pub const SHUTDOWN: &str = "shutdown";
 
 /// Whether the process can do its work, as named checks. Cloning gives another handle to the same.
 #[derive(Clone, Debug, Default)]
-pub struct Readiness(Arc<RwLock<BTreeMap<&'static str, Check>>>);
+pub struct Readiness(Arc<RwLock<Checks>>);
+
+/// What a check says now beyond how it was set.
+type Remark = Box<dyn Fn() -> Option<String> + Send + Sync>;
+
+#[derive(Default)]
+struct Checks {
+    standing: BTreeMap<&'static str, Check>,
+    remarks: BTreeMap<&'static str, Remark>,
+}
+
+impl std::fmt::Debug for Checks {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_map().entries(&self.standing).finish()
+    }
+}
 
 /// The standing of one check.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -40,7 +55,13 @@ impl Readiness {
     /// An empty service is ready, a recovering one is not.
     pub fn set(&self, name: &'static str, ok: bool, detail: impl Into<String>) {
         let check = Check { ok, detail: detail.into() };
-        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(name, check);
+        self.0.write().unwrap_or_else(PoisonError::into_inner).standing.insert(name, check);
+    }
+
+    /// Has `remark` asked for what to say of a check instead of its detail, as long as it passes: for what a reader of the
+    /// probe must know and nobody is to be taken out of service for. It must be quick.
+    pub fn remark(&self, name: &'static str, remark: impl Fn() -> Option<String> + Send + Sync + 'static) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).remarks.insert(name, Box::new(remark));
     }
 
     /// Fails from now on, because the process stops.
@@ -50,13 +71,17 @@ impl Readiness {
 
     /// Whether every check passes.
     pub fn is_ready(&self) -> bool {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).values().all(|check| check.ok)
+        self.0.read().unwrap_or_else(PoisonError::into_inner).standing.values().all(|check| check.ok)
     }
 
     /// Every check and its standing, by name.
     pub fn checks(&self) -> Vec<(&'static str, Check)> {
         let checks = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        checks.iter().map(|(name, check)| (*name, check.clone())).collect()
+        let with_remark = |(name, check): (&&'static str, &Check)| {
+            let remark = checks.remarks.get(name).filter(|_| check.ok).and_then(|remark| remark());
+            (*name, remark.map_or_else(|| check.clone(), |detail| Check { ok: true, detail }))
+        };
+        checks.standing.iter().map(with_remark).collect()
     }
 
     /// Shows the checks among the metrics.
@@ -123,6 +148,8 @@ mod tests {
     use axum::http::Request;
     use tower::ServiceExt;
 
+    use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
     use super::*;
     use crate::catalog::OTLP_POINTS_ACCEPTED;
 
@@ -132,6 +159,21 @@ mod tests {
         let status = answer.status().as_u16();
         let body = to_bytes(answer.into_body(), 1 << 20).await.unwrap();
         (status, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_remark_stands_in_for_the_detail_of_a_check_that_passes() {
+        let readiness = Readiness::default();
+        let router = router(Telemetry::default(), readiness.clone());
+        let full = Arc::new(AtomicBool::new(false));
+        let told = full.clone();
+        readiness.remark("log", move || told.load(Relaxed).then(|| "full".to_owned()));
+        readiness.set("log", true, "open");
+        assert_eq!(ask(&router, "/readyz?verbose").await, (200, "[+]log ok: open\nreadyz check passed\n".to_owned()));
+        full.store(true, Relaxed);
+        assert_eq!(ask(&router, "/readyz?verbose").await, (200, "[+]log ok: full\nreadyz check passed\n".to_owned()));
+        readiness.set("log", false, "closed");
+        assert_eq!(ask(&router, "/readyz").await.1, "[-]log failed: closed\nreadyz check failed\n");
     }
 
     #[tokio::test]

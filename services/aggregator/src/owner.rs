@@ -15,7 +15,7 @@ use tokio::sync::watch;
 
 use crate::backlog::{Outages, Slices, take_up};
 use crate::checkpointing::Checkpointer;
-use crate::metrics::Metrics;
+use crate::metrics::{EngineMetrics, Metrics};
 use crate::note;
 use crate::publish::{Fence, Owning, Publisher, SnapshotSink, position_of};
 use crate::status::{Progress, Status};
@@ -273,6 +273,7 @@ impl Owner {
         let mut progress = Progress { position, owned: true, ..Progress::default() };
         describe(&engine, &mut progress);
         status.set(partition, progress.clone());
+        let mut shown = metrics.engine(partition);
         metrics.backlog(partition, engine.backlog_len());
         let mut checkpointer = Checkpointer::new(
             partition,
@@ -345,7 +346,7 @@ impl Owner {
                     tracing::info!(partition, "the backlog of the outage was taken up");
                 }
             }
-            let ticked = self.apply(&mut engine, &record, tail.position, owning);
+            let ticked = self.apply(&mut engine, &mut shown, &record, tail.position, owning);
             checkpointer.worked(started.elapsed());
             progress.position = tail.position;
             describe(&engine, &mut progress);
@@ -385,7 +386,7 @@ impl Owner {
     /// has kept from the log, or whose samples the log has lost with the checkpoint. They would be there for ever, stale,
     /// and so would be every answer over all cells.
     fn let_go(&self, engine: &Partition, position: Position, owning: &Owning) {
-        let Shared { snapshots, sink, metrics, publisher, .. } = &*self.shared;
+        let Shared { snapshots, sink, publisher, .. } = &*self.shared;
         let Some(tick) = engine.last_tick() else { return };
         for cell in snapshots.cells().into_iter().filter(|cell| !engine.has_cell(cell)) {
             let Some(record) = snapshots.latest(&cell).filter(|record| record.epoch < tick.seconds()) else { continue };
@@ -397,7 +398,6 @@ impl Owner {
                     tracing::info!(partition = self.partition, %cell, "the cell has no servers any more and is let go");
                     let last = Arc::new(last.without_servers(tick.seconds()));
                     sink(&last);
-                    metrics.published(&last);
                     publisher.publish(last, owning, position);
                 }
                 Err(error) => {
@@ -408,7 +408,7 @@ impl Owner {
     }
 
     fn tail(&self, position: Position) -> Option<Tail<'_>> {
-        Tail::open(&*self.shared.log, self.partition, position, &self.stop, &self.shared.metrics)
+        Tail::open(&*self.shared.log, self.partition, position, &self.stop)
     }
 
     /// Passes over a range of the log and makes that durable; a tail behind it, unless the owner is to stop first.
@@ -473,6 +473,7 @@ impl Owner {
     fn apply(
         &self,
         engine: &mut Partition,
+        shown: &mut EngineMetrics,
         record: &LogRecord,
         position: Position,
         owning: &Owning,
@@ -491,10 +492,10 @@ impl Owner {
                 span.record("cells", snapshots.len());
                 for snapshot in snapshots {
                     (self.shared.sink)(&snapshot);
-                    self.shared.metrics.published(&snapshot);
+                    shown.published(&snapshot);
                     self.shared.publisher.publish(snapshot, owning, position);
                 }
-                self.shared.metrics.tick(self.partition, started.elapsed(), engine);
+                shown.tick(started.elapsed(), engine);
                 return Some(*tick);
             }
             LogRecord::Policy(text) => match (self.shared.options.compile)(text) {

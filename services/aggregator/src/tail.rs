@@ -1,4 +1,4 @@
-//! Reads a partition on, whatever its log says: damage is told and counted, a log that was cut or cannot be read now is
+//! Reads a partition on, whatever its log says: damage is told (the log counts it), a log that was cut or cannot be read now is
 //! opened again. What is left for the reader is a record, nothing yet, or the end.
 
 use std::sync::Arc;
@@ -7,8 +7,6 @@ use std::time::{Duration, Instant};
 
 use headroom_log::{LogReader, Position, ReadError, SampleLog};
 use headroom_model::LogRecord;
-
-use crate::metrics::Metrics;
 
 /// How long a thread waits for a record before it looks whether it should stop.
 pub(crate) const WAIT: Duration = Duration::from_millis(100);
@@ -40,7 +38,6 @@ pub(crate) struct Tail<'a> {
     log: &'a dyn SampleLog,
     partition: u32,
     stop: &'a AtomicBool,
-    metrics: &'a Metrics,
     reader: Box<dyn LogReader>,
     /// Everything before this was read, or is gone.
     pub(crate) position: Position,
@@ -53,10 +50,9 @@ impl<'a> Tail<'a> {
         partition: u32,
         position: Position,
         stop: &'a AtomicBool,
-        metrics: &'a Metrics,
     ) -> Option<Self> {
         let (reader, position) = open(log, partition, position, stop)?;
-        Some(Self { log, partition, stop, metrics, reader, position })
+        Some(Self { log, partition, stop, reader, position })
     }
 
     /// The next record if it is there.
@@ -81,11 +77,9 @@ impl<'a> Tail<'a> {
             Ok(None) => {}
             Err(ReadError::Damaged { from, to }) => {
                 tracing::error!(partition, %from, %to, "records of the log are damaged and were skipped");
-                self.metrics.damaged(partition, to.0.saturating_sub(from.0));
             }
             Err(ReadError::Unreadable { position, why }) => {
                 tracing::error!(partition, %position, %why, "a record of the log cannot be understood");
-                self.metrics.damaged(partition, 1);
             }
             Err(ReadError::Truncated { .. } | ReadError::BeyondEnd { .. }) => {
                 let Some(again) = open(self.log, partition, self.position, self.stop) else { return Next::End };

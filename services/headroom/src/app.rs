@@ -158,6 +158,7 @@ impl App {
             }
         }
         readiness.set("log", true, "open");
+        collect::log_remark(&readiness, &log);
         let policy: Policies = Arc::new(ArcSwap::from_pointee(policy));
         let (stop_ingest, stopping) = watch::channel(false);
         let engines = match roles.aggregator {

@@ -47,7 +47,15 @@ fn open_disk(config: &Config, data_dir: &Path, event_time: bool) -> Result<Ports
     let log = DiskSampleLog::open(&dir, settings::log_options(config), Arc::new(OsStorage))
         .map_err(|error| error.to_string())?;
     for report in log.reports() {
-        tracing::info!(?report, "opened a partition of the sample log");
+        tracing::info!(
+            partition = report.partition,
+            segments = report.segments,
+            records = report.records,
+            cut_bytes = report.cut_bytes,
+            damaged_records = report.damaged_records,
+            damaged_segments = report.damaged_segments.len(),
+            "opened a partition of the sample log"
+        );
     }
     let snapshots = Arc::new(DiskSnapshotLog::open(&dir, CELLS_MAX).map_err(|error| error.to_string())?);
     let checkpoints = DiskCheckpointStore::open(&dir).map_err(|error| error.to_string())?;

@@ -237,6 +237,9 @@ pub(crate) struct DoctorArgs {
     pub(crate) service: ServiceArgs,
     #[command(flatten)]
     pub(crate) configuration: ConfigurationArgs,
+    /// The data directory that serve was given
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
 }
 
 #[derive(Args, Debug)]

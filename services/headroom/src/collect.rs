@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use headroom_aggregator::Status;
-use headroom_log::SampleLog;
 use headroom_log::disk::DiskSnapshotLog;
+use headroom_log::{CheckpointStore, SampleLog};
 use headroom_model::Timestamp;
 use headroom_read_model::ReadModel;
-use headroom_telemetry::{Telemetry, catalog};
+use headroom_telemetry::{Readiness, Telemetry, catalog};
 
 use crate::clock;
 
@@ -61,6 +61,28 @@ pub(crate) fn log_stats(telemetry: &Telemetry, log: &Arc<dyn SampleLog>, snapsho
             [("written", stats.written.get()), ("failed", stats.failed.get()), ("damaged", stats.damaged.get())]
         {
             telemetry.counter(&catalog::SNAPSHOT_WRITES, [outcome]).set_total(value);
+        }
+    });
+}
+
+/// Says beside the readiness of the log when it is full: then samples are refused, and what is there can still be read.
+pub(crate) fn log_remark(readiness: &Readiness, log: &Arc<dyn SampleLog>) {
+    let log = Arc::downgrade(log);
+    readiness.remark("log", move || {
+        let log = log.upgrade()?;
+        let is_full = |partition: &u32| log.stats(*partition).is_some_and(|stats| stats.full.get() > 0);
+        let full: Vec<String> = (0..log.partitions()).filter(is_full).map(|partition| partition.to_string()).collect();
+        (!full.is_empty())
+            .then(|| format!("open, but full (log.bytes_max) and refusing samples in partition {}", full.join(", ")))
+    });
+}
+
+/// Publishes what the store of checkpoints counts.
+pub(crate) fn checkpoint_stats(telemetry: &Telemetry, checkpoints: &Arc<dyn CheckpointStore>) {
+    let checkpoints = Arc::downgrade(checkpoints);
+    telemetry.on_collect(move |telemetry| {
+        if let Some(checkpoints) = checkpoints.upgrade() {
+            telemetry.counter(&catalog::CHECKPOINT_DAMAGED, []).set_total(checkpoints.damaged());
         }
     });
 }

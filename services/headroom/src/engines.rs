@@ -99,6 +99,7 @@ impl Engines {
             Some(kafka) => Some(events::start(kafka, snapshots.clone(), telemetry)?),
             None => None,
         };
+        collect::checkpoint_stats(telemetry, checkpoints);
         let aggregator = Aggregator::new(
             ports.log.clone(),
             snapshots.clone(),

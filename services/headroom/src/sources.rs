@@ -40,12 +40,7 @@ pub(crate) fn start(config: &Config, log: &Arc<dyn SampleLog>, telemetry: &Telem
 
 fn source(config: &Config, at: usize, section: &KafkaSource) -> Result<Source, String> {
     let path = format!("kafka.sources.{at}");
-    let kafka = &config.kafka;
-    let connection = if section.brokers.is_empty() {
-        connection("kafka", &kafka.brokers, kafka.tls.as_ref(), kafka.sasl.as_ref())?
-    } else {
-        connection(&path, &section.brokers, section.tls.as_ref(), section.sasl.as_ref())?
-    };
+    let connection = cluster_of(config, at, section)?;
     let identity = section.identity.as_ref().map(|own| settings::identity(own, &format!("{path}.identity")));
     Ok(Source {
         options: SourceOptions {
@@ -80,6 +75,35 @@ fn source(config: &Config, at: usize, section: &KafkaSource) -> Result<Source, S
         limits: IngestLimits::default(),
         readers: section.readers,
     })
+}
+
+/// The clusters of the configuration: what asks each, and the topics that must be there. Ours are made where they are not.
+///
+/// # Errors
+/// If a password cannot be had.
+pub(crate) fn clusters(config: &Config) -> Result<Vec<(String, Connection, Vec<String>)>, String> {
+    let kafka = &config.kafka;
+    let mut clusters = Vec::new();
+    if !kafka.brokers.is_empty() {
+        let own = connection("kafka", &kafka.brokers, kafka.tls.as_ref(), kafka.sasl.as_ref())?;
+        clusters.push(("kafka.brokers".to_owned(), own, Vec::new()));
+    }
+    for (at, section) in kafka.sources.iter().enumerate() {
+        let connection = cluster_of(config, at, section)?;
+        clusters.push((format!("kafka source {}", section.name), connection, section.topics.clone()));
+    }
+    Ok(clusters)
+}
+
+/// The cluster that a source reads: its own, or the one that all share.
+fn cluster_of(config: &Config, at: usize, section: &KafkaSource) -> Result<Connection, String> {
+    let kafka = &config.kafka;
+    if section.brokers.is_empty() {
+        connection("kafka", &kafka.brokers, kafka.tls.as_ref(), kafka.sasl.as_ref())
+    } else {
+        let path = format!("kafka.sources.{at}");
+        connection(&path, &section.brokers, section.tls.as_ref(), section.sasl.as_ref())
+    }
 }
 
 /// A cluster as configured at `path`, with the password read from where it is.

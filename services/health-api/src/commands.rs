@@ -6,9 +6,10 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use headroom_aggregator::{ClockError as EventClockError, EventClock, Status};
 use headroom_api::{Ack, BoxFuture, ClockError, CommandError, Commands, PolicyText, RemoveServer, SetMode};
-use headroom_config::{ConfigErrors, Origin, load_policy};
+use headroom_config::{ConfigErrors, Origin, Problem, load_policy};
 use headroom_log::{AppendError, SampleLog};
 use headroom_model::hash::partition_of;
+use headroom_model::policy::Mode;
 use headroom_model::{LogRecord, Policy, Timestamp};
 use headroom_wire::ProblemItem;
 use headroom_wire::operate::{InputsReport, PolicySummary, SeenMetric};
@@ -79,7 +80,7 @@ impl Commands for LogCommands {
             let SetMode { cell, mode, owner, reason } = command;
             tracing::warn!(
                 cell = cell.as_deref().unwrap_or("all"),
-                ?mode,
+                mode = name_of(mode),
                 owner = &*owner,
                 reason = &*reason,
                 "an operator set the mode"
@@ -151,7 +152,7 @@ impl Commands for LogCommands {
     fn check_policy(&self, text: String) -> BoxFuture<'_, Result<PolicySummary, Vec<ProblemItem>>> {
         Box::pin(async move {
             // Compiling expressions is work for a thread that may be busy.
-            let checked = tokio::task::spawn_blocking(move || load_policy("policy", &text)).await;
+            let checked = tokio::task::spawn_blocking(move || load_policy(CHECKED_NAME, &text)).await;
             match checked {
                 Ok(Ok(policy)) => Ok(summary(&policy)),
                 Ok(Err(errors)) => Err(problems(errors)),
@@ -197,6 +198,19 @@ impl Commands for LogCommands {
     }
 }
 
+/// A mode as the log names it.
+fn name_of(mode: Option<Mode>) -> String {
+    match mode {
+        None => "as the policy says".to_owned(),
+        Some(Mode::Off) => "off".to_owned(),
+        Some(Mode::Observe) => "observe".to_owned(),
+        Some(Mode::Enforce { percent }) => format!("enforce {percent} %"),
+    }
+}
+
+/// What messages call the policy that was sent to be checked.
+const CHECKED_NAME: &str = "policy";
+
 fn summary(policy: &Policy) -> PolicySummary {
     PolicySummary {
         policy_hash: policy.hash.to_string(),
@@ -208,18 +222,23 @@ fn summary(policy: &Policy) -> PolicySummary {
     }
 }
 
+/// The problems as the API tells them. Lines are those of the policy that was sent: a place in the one that it extends, of
+/// which the sender has no text, is named in the message.
 fn problems(errors: ConfigErrors) -> Vec<ProblemItem> {
-    errors
-        .0
-        .into_iter()
-        .map(|problem| {
-            let (line, column) = match &problem.origin {
-                Origin::File { line, column, .. } => (Some(*line as u64), Some(*column as u64)),
-                _ => (None, None),
-            };
-            ProblemItem { path: String::new(), line, column, message: problem.message, hint: problem.suggestion }
-        })
-        .collect()
+    let item = |problem: Problem| {
+        let Problem { origin, path, mut message, suggestion, .. } = problem;
+        let place = match &origin {
+            Origin::File { file, line, column } if &**file == CHECKED_NAME => Some((*line as u64, *column as u64)),
+            origin @ Origin::File { .. } => {
+                message = format!("{origin}: {message}");
+                None
+            }
+            _ => None,
+        };
+        let (line, column) = place.unzip();
+        ProblemItem { path, line, column, message, hint: suggestion }
+    };
+    errors.0.into_iter().map(item).collect()
 }
 
 #[cfg(test)]
@@ -269,6 +288,25 @@ mod tests {
 
         fn stats(&self, partition: u32) -> Option<Arc<LogStats>> {
             self.0.stats(partition)
+        }
+    }
+
+    #[test]
+    fn a_problem_says_where_in_which_policy() {
+        let told = |text: &str| {
+            let errors = load_policy(CHECKED_NAME, text).expect_err("it is wrong");
+            problems(errors).into_iter().map(|item| (item.path, item.line, item.message)).collect::<Vec<_>>()
+        };
+        let [(path, line, message)] = &told("signals:\n  cpu_busy:\n    over: much\n")[..] else {
+            panic!("one problem")
+        };
+        assert_eq!((path.as_str(), *line), ("signals.cpu_busy.over", Some(3)), "{message}");
+        // What is removed is missing where the default policy uses it.
+        let removed = told("inputs: {load_average: null}\n");
+        assert!(!removed.is_empty());
+        for (path, line, message) in removed {
+            assert!(path.starts_with("signals.") && line.is_none(), "{path} {line:?} {message}");
+            assert!(message.starts_with("default policy:"), "{message}");
         }
     }
 

@@ -76,10 +76,16 @@ impl Refusal {
     /// A body that does not decompress, or not within the bound.
     pub(crate) fn decompress(error: &DecompressError, bound: Bound) -> Self {
         if error.is_too_large() {
-            Self::too_large(bound.name, error.to_string())
+            Self::too_large(bound.name, format!("{error} (otlp.{})", bound.name))
         } else {
             Self::invalid("decompress", error.to_string())
         }
+    }
+
+    /// Whether a bound refused all of the request. Who may not ask is told and counted elsewhere, and a body that is
+    /// wrong is its sender's matter.
+    pub(crate) fn is_by_bound(&self) -> bool {
+        matches!(self.http, StatusCode::SERVICE_UNAVAILABLE | StatusCode::PAYLOAD_TOO_LARGE)
     }
 
     /// When to come back, where that helps; `usually` is what is told for want of a better number.
@@ -103,12 +109,16 @@ impl Refusal {
 impl From<BodyError> for Refusal {
     fn from(error: BodyError) -> Self {
         match error {
-            BodyError::TooLarge(Bound { name, bytes }) => {
-                Self::too_large(name, format!("the body is larger than {bytes} bytes ({name}); send smaller batches"))
-            }
+            BodyError::TooLarge(Bound { name, bytes }) => Self::too_large(
+                name,
+                format!("the body is larger than {bytes} bytes (otlp.{name}); send smaller batches"),
+            ),
             BodyError::Overloaded { bound_bytes } => Self::unavailable(
                 "inflight_bytes_max",
-                format!("requests under way already hold the {bound_bytes} bytes they may; try again later"),
+                format!(
+                    "requests under way already hold the {bound_bytes} bytes they may (otlp.inflight_bytes_max); \
+                     try again later"
+                ),
             ),
             BodyError::TooSlow => Self {
                 // 408 is not among the codes that OTLP senders retry, and the same body may well arrive next time.

@@ -3,6 +3,7 @@
 //! A unary call is one length-prefixed message in, one out and a status; that is all of gRPC that OTLP uses.
 
 use bytes::{Buf, Bytes, BytesMut};
+use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -12,7 +13,7 @@ use headroom_ingest::{Encoding, Format, StatusCode as RpcCode, base64, cut_messa
 
 use crate::admission::Bound;
 use crate::answer::Refusal;
-use crate::body;
+use crate::body::{self, BodyError};
 use crate::handler::{Answer, Export, Ingestor, Kind};
 use crate::metrics::Transport;
 
@@ -31,9 +32,10 @@ fn kind_of(path: &str) -> Option<Kind> {
 
 /// Answers a call.
 pub(crate) async fn answer(ingestor: &Ingestor, peer: &Peer, request: Request<Incoming>) -> Response<Answer> {
-    let outcome = match kind_of(request.uri().path()) {
-        Some(kind) => export(ingestor, kind, peer, request).await,
-        None => Err(Refusal::unsupported("method", format!("there is no method {} here", request.uri().path()))),
+    let (head, body) = request.into_parts();
+    let outcome = match kind_of(head.uri.path()) {
+        Some(kind) => export(ingestor, kind, peer, &head, body).await,
+        None => Err(Refusal::unsupported("method", format!("there is no method {} here", head.uri.path()))),
     };
     match outcome {
         Ok(message) => {
@@ -46,7 +48,7 @@ pub(crate) async fn answer(ingestor: &Ingestor, peer: &Peer, request: Request<In
         }
         Err(refusal) => {
             ingestor.metrics().request(Transport::Grpc, Format::Protobuf, name_of(refusal.grpc));
-            ingestor.metrics().refused(refusal.reason);
+            ingestor.refuse(&refusal, &head.headers);
             let status = refusal.status(ingestor.limits().retry_after);
             respond(Bytes::new(), refusal.grpc as u32, &refusal.message, Some(status.encode(Format::Protobuf)))
         }
@@ -59,8 +61,13 @@ fn framed_bytes(first: &[u8]) -> Option<u64> {
     Some(u64::from(u32::from_be_bytes(length)) + PREFIX_BYTES as u64)
 }
 
-async fn export(ingestor: &Ingestor, kind: Kind, peer: &Peer, request: Request<Incoming>) -> Result<Vec<u8>, Refusal> {
-    let (head, incoming) = request.into_parts();
+async fn export(
+    ingestor: &Ingestor,
+    kind: Kind,
+    peer: &Peer,
+    head: &Parts,
+    incoming: Incoming,
+) -> Result<Vec<u8>, Refusal> {
     let caller = ingestor.admit(peer, &head.headers)?;
     let encoding = head.headers.get("grpc-encoding").map_or("", |value| value.to_str().unwrap_or("?"));
     let Some(encoding) = Encoding::from_header(encoding) else {
@@ -70,7 +77,12 @@ async fn export(ingestor: &Ingestor, kind: Kind, peer: &Peer, request: Request<I
     let limits = ingestor.limits();
     let bound = Bound { name: "grpc_message_bytes_max", bytes: limits.grpc_message_bytes_max };
     let framed = Bound { bytes: bound.bytes.saturating_add(PREFIX_BYTES as u64), ..bound };
-    let mut read = body::read(incoming, framed, ingestor.room(), limits.request_timeout, framed_bytes).await?;
+    let read = body::read(incoming, framed, ingestor.room(), limits.request_timeout, framed_bytes).await;
+    // The prefix is ours to add and take off: the bound that is told is the one that is configured.
+    let mut read = read.map_err(|error| match error {
+        BodyError::TooLarge(_) => BodyError::TooLarge(bound),
+        error => error,
+    })?;
     ingestor.metrics().received(Transport::Grpc, read.bytes.len());
     ingestor.access().charge(&caller, read.bytes.len());
     if read.bytes.len() < PREFIX_BYTES {

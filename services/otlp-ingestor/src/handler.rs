@@ -135,6 +135,14 @@ impl Ingestor {
         &self.metrics
     }
 
+    /// Counts a request that is refused whole, and logs the bound that does it.
+    pub(crate) fn refuse(&self, refusal: &Refusal, headers: &HeaderMap) {
+        self.metrics.refused(refusal.reason);
+        if refusal.is_by_bound() {
+            self.refusals.note_bound(&sender_of(headers), refusal.reason, &refusal.message, Instant::now());
+        }
+    }
+
     /// Answers a request of either transport.
     pub(crate) async fn answer(&self, peer: &Peer, request: Request<Incoming>) -> Response<Answer> {
         let is_grpc = request

@@ -1,6 +1,7 @@
 //! OTLP/HTTP: protobuf and JSON on `/v1/metrics`, and the two paths that one-endpoint SDKs send to as well.
 
 use bytes::Bytes;
+use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -16,36 +17,39 @@ use crate::metrics::Transport;
 
 /// Answers a request.
 pub(crate) async fn answer(ingestor: &Ingestor, peer: &Peer, request: Request<Incoming>) -> Response<Answer> {
-    let format = format_of(request.headers());
-    let kind = match request.uri().path().trim_end_matches('/') {
+    let (head, body) = request.into_parts();
+    let format = format_of(&head.headers);
+    let refuse = |format, refusal: &Refusal| refuse(ingestor, &head.headers, format, refusal);
+    let kind = match head.uri.path().trim_end_matches('/') {
         "/v1/metrics" => Kind::Metrics,
         "/v1/traces" => Kind::Traces,
         "/v1/logs" => Kind::Logs,
-        path => {
+        _ => {
+            let path = head.uri.path();
             let message =
                 format!("nothing is at {path}; OTLP/HTTP goes to /v1/metrics, questions to the HTTP API's port");
             let refusal = Refusal { http: StatusCode::NOT_FOUND, ..Refusal::unsupported("path", message) };
-            return refuse(ingestor, format.unwrap_or(Format::Json), &refusal);
+            return refuse(format.unwrap_or(Format::Json), &refusal);
         }
     };
-    if request.method() != Method::POST {
-        let message = format!("{} is not for {}; senders POST", request.method(), request.uri().path());
+    if head.method != Method::POST {
+        let message = format!("{} is not for {}; senders POST", head.method, head.uri.path());
         let refusal = Refusal { http: StatusCode::METHOD_NOT_ALLOWED, ..Refusal::unsupported("method", message) };
-        let mut response = refuse(ingestor, format.unwrap_or(Format::Json), &refusal);
+        let mut response = refuse(format.unwrap_or(Format::Json), &refusal);
         response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
         return response;
     }
     let Some(format) = format else {
-        let sent = request.headers().get(header::CONTENT_TYPE).map_or("none".into(), |v| format!("{v:?}"));
+        let sent = head.headers.get(header::CONTENT_TYPE).map_or("none".into(), |v| format!("{v:?}"));
         let message = format!("content type {sent} is not OTLP; use application/x-protobuf or application/json");
-        return refuse(ingestor, Format::Json, &Refusal::unsupported("content_type", message));
+        return refuse(Format::Json, &Refusal::unsupported("content_type", message));
     };
-    match export(ingestor, kind, format, peer, request).await {
+    match export(ingestor, kind, format, peer, &head, body).await {
         Ok(message) => {
             ingestor.metrics().request(Transport::Http, format, "200");
             respond(StatusCode::OK, format, message)
         }
-        Err(refusal) => refuse(ingestor, format, &refusal),
+        Err(refusal) => refuse(format, &refusal),
     }
 }
 
@@ -54,9 +58,9 @@ async fn export(
     kind: Kind,
     format: Format,
     peer: &Peer,
-    request: Request<Incoming>,
+    head: &Parts,
+    incoming: Incoming,
 ) -> Result<Vec<u8>, Refusal> {
-    let (head, incoming) = request.into_parts();
     let caller = ingestor.admit(peer, &head.headers)?;
     let encoding = head.headers.get(header::CONTENT_ENCODING).map_or("", |value| value.to_str().unwrap_or("?"));
     let Some(encoding) = Encoding::from_header(encoding) else {
@@ -77,9 +81,9 @@ fn format_of(headers: &HeaderMap) -> Option<Format> {
     Format::from_header(headers.get(header::CONTENT_TYPE)?.to_str().ok()?)
 }
 
-fn refuse(ingestor: &Ingestor, format: Format, refusal: &Refusal) -> Response<Answer> {
+fn refuse(ingestor: &Ingestor, headers: &HeaderMap, format: Format, refusal: &Refusal) -> Response<Answer> {
     ingestor.metrics().request(Transport::Http, format, refusal.http.as_str());
-    ingestor.metrics().refused(refusal.reason);
+    ingestor.refuse(refusal, headers);
     let retry = refusal.retry_after(ingestor.limits().retry_after);
     let body = refusal.status(ingestor.limits().retry_after).encode(format);
     let mut response = respond(refusal.http, format, body);

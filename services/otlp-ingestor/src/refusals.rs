@@ -1,7 +1,8 @@
 //! Senders whose points were rejected, and why, kept for whoever runs them.
 //!
 //! The sender is told in its answer's partial success, but most SDKs drop that text, and an operator then sees nothing
-//! but a server that is not there. Nothing of this runs while all points are accepted.
+//! but a server that is not there. Nothing of this runs while all points are accepted. A bound that refuses whole requests
+//! is logged here too: a service that takes nothing any more must say so where its operator looks.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -19,7 +20,7 @@ pub const OTHERS: &str = "others";
 /// Characters kept of a sender's name for itself.
 const SENDER_CHARS_MAX: usize = 80;
 
-/// A reason is logged once in this time.
+/// A reason or a bound is logged once in this time.
 const LOG_EVERY: Duration = Duration::from_secs(60);
 
 /// Points of a sender that were rejected.
@@ -41,7 +42,8 @@ pub(crate) struct Refusals(Mutex<Table>);
 #[derive(Debug, Default)]
 struct Table {
     rows: BTreeMap<(RejectReason, String), Row>,
-    logged: BTreeMap<RejectReason, Instant>,
+    /// By the word of the reason or bound, of which there is a fixed number.
+    logged: BTreeMap<&'static str, Instant>,
 }
 
 #[derive(Debug, Default)]
@@ -68,9 +70,16 @@ impl Refusals {
             let row = table.rows.entry(key).or_default();
             row.points = row.points.saturating_add(points);
             row.message = message.to_owned();
-            if table.is_due(reason, now) {
+            if table.is_due(reason.as_str(), now) {
                 tracing::warn!(reason = reason.as_str(), sender, "{message}");
             }
+        }
+    }
+
+    /// Logs that a bound refuses whole requests, if it was not logged for a while.
+    pub(crate) fn note_bound(&self, sender: &str, bound: &'static str, message: &str, now: Instant) {
+        if self.0.lock().unwrap_or_else(PoisonError::into_inner).is_due(bound, now) {
+            tracing::warn!(bound, sender, "an OTLP request was refused: {message}");
         }
     }
 
@@ -87,8 +96,8 @@ impl Refusals {
 }
 
 impl Table {
-    fn is_due(&mut self, reason: RejectReason, now: Instant) -> bool {
-        let is_due = self.logged.get(&reason).is_none_or(|last| now.saturating_duration_since(*last) >= LOG_EVERY);
+    fn is_due(&mut self, reason: &'static str, now: Instant) -> bool {
+        let is_due = self.logged.get(reason).is_none_or(|last| now.saturating_duration_since(*last) >= LOG_EVERY);
         if is_due {
             self.logged.insert(reason, now);
         }
@@ -128,8 +137,8 @@ mod tests {
         let asked = [(0, true), (1, false), (59, false), (60, true), (61, false), (200, true)];
         for (seconds, expected) in asked {
             let now = start + Duration::from_secs(seconds);
-            assert_eq!(table.is_due(RejectReason::NoIdentity, now), expected, "after {seconds} s");
+            assert_eq!(table.is_due("no_identity", now), expected, "after {seconds} s");
         }
-        assert!(table.is_due(RejectReason::NoTime, start + Duration::from_secs(61)), "another reason");
+        assert!(table.is_due("log_full", start + Duration::from_secs(61)), "another reason");
     }
 }

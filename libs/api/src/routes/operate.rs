@@ -13,7 +13,7 @@ use headroom_wire::operate::{
     Accepted, AckAnswer, AckItem, AckRequest, InputsReport, ModeName, ModeRequest, PolicyRecord, PolicySummary,
 };
 use headroom_wire::{Problem, ProblemItem};
-use http::{HeaderMap, Request, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, header};
 
 use crate::error::ApiError;
 use crate::ports::{Ack, CommandError, RemoveServer, SetMode};
@@ -188,9 +188,13 @@ fn ack(
     })
 }
 
+/// Says which version of the policy an answer is: the `policyHash` of decisions that follow from it.
+const POLICY_HASH: HeaderName = HeaderName::from_static("headroom-policy-hash");
+
 /// The policy in force: its text, or as JSON together with what each cell decides by.
 #[utoipa::path(get, path = "/v1/policy", tag = "policy", operation_id = "getPolicy",
-    responses((status = 200, description = "The policy", content((Object = "application/yaml"), (PolicyRecord = "application/json"), (String = "text/plain")))))]
+    responses((status = 200, description = "The policy",
+        headers(("headroom-policy-hash" = String, description = "Its version: the policyHash of what is decided by it")), content((Object = "application/yaml"), (PolicyRecord = "application/json"), (String = "text/plain")))))]
 pub(crate) async fn get_policy(
     State(state): State<ApiState>,
     params: Params,
@@ -208,7 +212,10 @@ pub(crate) async fn get_policy(
     } else {
         typed(form, policy.text.to_string())
     };
-    Ok(with_header(response, header::VARY, "Accept"))
+    let version = HeaderValue::from_str(&policy.hash).map_err(|_| ApiError::internal())?;
+    let mut response = with_header(response, header::VARY, "Accept");
+    response.headers_mut().insert(POLICY_HASH, version);
+    Ok(response)
 }
 
 /// Says whether a text is a policy, and all that is wrong with it if not. Changes nothing.

@@ -11,6 +11,7 @@ use headroom_wire::{CellRecord, List, PoolRecord, Problem, RowReader, Time};
 use http::{HeaderMap, StatusCode};
 use serde::Serialize;
 
+use crate::cursor::Cursor;
 use crate::error::ApiError;
 use crate::request::{Name, Params, wants_json};
 use crate::respond::json_bytes;
@@ -18,17 +19,22 @@ use crate::state::ApiState;
 
 /// All cells.
 #[utoipa::path(get, path = "/v1/cells", tag = "cells and pools", operation_id = "listCells",
-    responses((status = 200, body = List<CellRecord<'static>>, description = "All cells, by name")))]
+    params(("limit" = Option<i64>, Query, description = "Items of a page, 1,000 if left out", minimum = 1, maximum = 10000),
+        ("cursor" = Option<String>, Query, description = "nextCursor of the page before", pattern = "^([0-9a-f]{2})+$")),
+    responses((status = 200, body = List<CellRecord<'static>>, description = "A page of the cells, by name"),
+        (status = 404, body = Problem, content_type = "application/problem+json", description = "No such page")))]
 pub(crate) async fn list_cells(
     State(state): State<ApiState>,
     params: Params,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    params.only(&[])?;
+    params.only(&["limit", "cursor"])?;
     wants_json(&headers)?;
+    let page = Page::asked(&state, &params, "cells".to_owned())?;
     let cells = state.cells(None)?;
-    answer(state, cells, |state, cells| {
-        write(&envelope(state, cells, cells.iter().map(|view| cell_record(state, view)).collect()))
+    answer(state, cells, move |state, cells| {
+        let left = cells.iter().filter(|view| page.is_left(&view.snapshot().cell, ""));
+        write(&page.list(state, cells, left.map(|view| ((&*view.snapshot().cell, ""), || cell_record(state, view)))))
     })
     .await
 }
@@ -52,29 +58,87 @@ pub(crate) async fn get_cell(
 
 /// The pools of all cells.
 #[utoipa::path(get, path = "/v1/pools", tag = "cells and pools", operation_id = "listPools",
-    params(("cell" = Option<String>, Query, description = "Only this cell", min_length = 1)),
-    responses((status = 200, body = List<PoolRecord<'static>>, description = "Pools that have servers, by cell and name"),
-        (status = 404, body = Problem, content_type = "application/problem+json", description = "No such cell")))]
+    params(("cell" = Option<String>, Query, description = "Only this cell", min_length = 1),
+        ("limit" = Option<i64>, Query, description = "Items of a page, 1,000 if left out", minimum = 1, maximum = 10000),
+        ("cursor" = Option<String>, Query, description = "nextCursor of the page before", pattern = "^([0-9a-f]{2})+$")),
+    responses((status = 200, body = List<PoolRecord<'static>>, description = "A page of the pools that have servers, by cell and name"),
+        (status = 404, body = Problem, content_type = "application/problem+json", description = "No such cell, or no such page")))]
 pub(crate) async fn list_pools(
     State(state): State<ApiState>,
     params: Params,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    params.only(&["cell"])?;
+    params.only(&["cell", "limit", "cursor"])?;
     wants_json(&headers)?;
-    let cells = state.cells(params.text("cell")?)?;
-    answer(state, cells, |state, cells| {
-        let pools = cells.iter().flat_map(|view| pool_records(state, view)).collect();
-        write(&envelope(state, cells, pools))
+    let cell = params.text("cell")?;
+    let page = Page::asked(&state, &params, format!("pools|{cell:?}"))?;
+    let cells = state.cells(cell)?;
+    answer(state, cells, move |state, cells| {
+        let pools = cells.iter().flat_map(|view| pools_by_name(view).into_iter().map(move |pool| (view, pool)));
+        let left = pools.filter(|(view, (name, _))| page.is_left(&view.snapshot().cell, name));
+        let records = left.map(|(view, (name, rollup))| {
+            ((&*view.snapshot().cell, name), move || pool_record(state, view, name, rollup))
+        });
+        write(&page.list(state, cells, records))
     })
     .await
 }
 
-/// Makes the body of an answer about some cells.
-type Write = fn(&ApiState, &[Arc<CellView>]) -> Result<Vec<u8>, ApiError>;
+/// Which page of a list was asked for.
+struct Page {
+    question: String,
+    limit: usize,
+    after: Option<Cursor>,
+}
+
+impl Page {
+    fn asked(state: &ApiState, params: &Params, question: String) -> Result<Self, ApiError> {
+        let after = params.text("cursor")?.map(|cursor| Cursor::decode(cursor, &question)).transpose()?;
+        Ok(Self { limit: params.limit(state)?, after, question })
+    }
+
+    /// Whether an item comes after the pages before.
+    fn is_left(&self, cell: &str, pool: &str) -> bool {
+        self.after.as_ref().is_none_or(|after| (cell, pool) > (&*after.cell, &*after.server))
+    }
+
+    /// The page. `left` are the items from its first on, each with its cell and pool, and made only if it is on the page.
+    fn list<'a, T>(
+        &self,
+        state: &ApiState,
+        cells: &[Arc<CellView>],
+        left: impl Iterator<Item = ((&'a str, &'a str), impl FnOnce() -> T)>,
+    ) -> List<T> {
+        let epoch = ReadModel::shared_epoch(cells.iter());
+        let mut left = left.peekable();
+        let (mut items, mut last) = (Vec::new(), None);
+        while items.len() < self.limit
+            && let Some((key, record)) = left.next()
+        {
+            items.push(record());
+            last = Some(key);
+        }
+        let last = last.filter(|_| left.peek().is_some());
+        List {
+            epoch,
+            as_of: epoch.map(Time::from_seconds),
+            valid_until: cells.iter().map(|view| reader(state, view).valid_until()).min(),
+            stale: cells.iter().any(|view| view.is_stale(state.now())),
+            items,
+            next_cursor: last.map(|(cell, pool)| {
+                let (cell, pool, question) = (cell.to_owned(), pool.to_owned(), self.question.clone());
+                Cursor { question, epoch, key: 0, cell, server: pool, class: 0 }.encode()
+            }),
+        }
+    }
+}
 
 /// Runs what may pass over a million rows where it holds up nobody.
-async fn answer(state: ApiState, cells: Vec<Arc<CellView>>, write: Write) -> Result<Response, ApiError> {
+async fn answer(
+    state: ApiState,
+    cells: Vec<Arc<CellView>>,
+    write: impl FnOnce(&ApiState, &[Arc<CellView>]) -> Result<Vec<u8>, ApiError> + Send + 'static,
+) -> Result<Response, ApiError> {
     let permit = state.heavy_permit()?;
     let age = ReadModel::shared_epoch(cells.iter()).map(|epoch| (state.now().seconds() - epoch).max(0));
     let body = tokio::task::spawn_blocking(move || {
@@ -86,18 +150,6 @@ async fn answer(state: ApiState, cells: Vec<Arc<CellView>>, write: Write) -> Res
 
 fn write(body: &impl Serialize) -> Result<Vec<u8>, ApiError> {
     serde_json::to_vec(body).map_err(|_| ApiError::internal())
-}
-
-fn envelope<T>(state: &ApiState, cells: &[Arc<CellView>], items: Vec<T>) -> List<T> {
-    let epoch = ReadModel::shared_epoch(cells.iter());
-    List {
-        epoch,
-        as_of: epoch.map(Time::from_seconds),
-        valid_until: cells.iter().map(|view| reader(state, view).valid_until()).min(),
-        stale: cells.iter().any(|view| view.is_stale(state.now())),
-        items,
-        next_cursor: None,
-    }
 }
 
 fn reader<'a>(state: &ApiState, view: &'a CellView) -> RowReader<'a> {
@@ -120,16 +172,15 @@ fn cell_record<'a>(state: &ApiState, view: &'a CellView) -> CellRecord<'a> {
     }
 }
 
-fn pool_records<'a>(state: &ApiState, view: &'a CellView) -> Vec<PoolRecord<'a>> {
+fn pool_record<'a>(state: &ApiState, view: &'a CellView, name: &'a str, rollup: &Rollup) -> PoolRecord<'a> {
     let snapshot = view.snapshot();
-    let record = |(name, rollup): (&'a str, &Rollup)| PoolRecord {
+    PoolRecord {
         pool: Cow::Borrowed(name),
         cell: Cow::Borrowed(&*snapshot.cell),
         epoch: snapshot.epoch,
         stale: view.is_stale(state.now()),
         totals: totals(state, view, rollup),
-    };
-    pools_by_name(view).into_iter().map(record).collect()
+    }
 }
 
 fn pools_by_name(view: &CellView) -> Vec<(&str, &Rollup)> {

@@ -217,6 +217,7 @@ impl Partition {
     fn count_segments(&self, segments: &Segments) {
         self.stats.segments.set(segments.list.len() as u64);
         self.stats.held_bytes.set(segments.bytes());
+        self.stats.full.set(u64::from(segments.full));
     }
 
     /// Deletes the files that `choose` takes out of the list. Readers learn of it first.

@@ -140,9 +140,9 @@ fn read_step(partition: &Partition, disk: &mut OnDisk, at: u64) -> io::Result<(u
             Step::Record(position, payload) if position == at && position < stop => {
                 let next = LogRecord::decode_with(dictionary, payload)
                     .map(|record| Some((Position(position), Arc::new(record))));
-                let unreadable = |error: headroom_model::codec::DecodeError| ReadError::Unreadable {
-                    position: Position(position),
-                    why: error.to_string().into(),
+                let unreadable = |error: headroom_model::codec::DecodeError| {
+                    partition.stats.damaged_records.add(1);
+                    ReadError::Unreadable { position: Position(position), why: error.to_string().into() }
                 };
                 return Ok((at + 1, next.map_err(unreadable)));
             }

@@ -86,7 +86,6 @@ impl DiskSampleLog {
             let recovered = recover(&path, id, &*storage)?;
             let stats = Arc::new(LogStats::default());
             stats.cut_bytes.add(recovered.report.cut_bytes);
-            stats.damaged_records.add(recovered.report.damaged_records);
             let held = (recovered.segments, recovered.end);
             let partition = Arc::new(Partition::new(id, path.clone(), options, storage.clone(), held, stats));
             let committer = Committer::new(partition.clone(), recovered.active);

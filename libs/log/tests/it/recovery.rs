@@ -78,6 +78,8 @@ fn a_flipped_bit_costs_the_record_it_is_in_and_no_other() {
         let report = &log.reports()[0];
         if hit < 2 {
             assert_eq!((lost, report.damaged_records), (vec![(hit as u64, hit as u64 + 1)], 1), "byte {at}");
+            let counted = log.stats(0).unwrap().damaged_records.get();
+            assert_eq!(counted, 1, "byte {at}: what opening and a reader find is one damage");
         } else {
             assert_eq!((lost, report.cut_bytes), (Vec::new(), (ends[3] - ends[2]) as u64), "byte {at}");
         }

@@ -92,8 +92,9 @@ catalog! {
         "Open connections.",
         [listener: "`otlp-grpc`, `otlp-http`, `http` or `operator`"];
     Counter LISTENER_REFUSED, "headroom_listener_refused_connections_total", Unit::Count("connection"), 32,
-        "Connections closed without service.",
-        [listener: "as in `headroom_listener_connections`", bound: "name of the bound, or `tls` for a failed handshake"];
+        "Connections closed without service; under `connections_max` of `http` and `operator`, those that had to wait for it.",
+        [listener: "as in `headroom_listener_connections`",
+         bound: "name of the bound, `stall` for a peer that took nothing, or `tls` for a failed handshake"];
 
     // Who may ask.
     Counter ACCESS_DENIED, "headroom_access_denied_requests_total", Unit::Count("request"), 32,
@@ -169,7 +170,8 @@ catalog! {
         "Bytes cut from torn tails when the log was opened; none of them had been acknowledged.",
         [partition: "number of the partition"];
     Counter LOG_DAMAGED, "headroom_log_damaged_records_total", Unit::Count("record"), PARTITIONS,
-        "Positions of the sample log found damaged or missing.", [partition: "number of the partition"];
+        "Positions of the sample log that readers found damaged or missing, or that a power cut took.",
+        [partition: "number of the partition"];
     Gauge LOG_SEGMENTS, "headroom_log_segments", Unit::Count("segment"), PARTITIONS,
         "Segments of the sample log on disk.", [partition: "number of the partition"];
     Counter LOG_SEGMENTS_REMOVED, "headroom_log_removed_segments_total", Unit::Count("segment"), PARTITIONS,
@@ -217,7 +219,7 @@ catalog! {
         "Servers that came, went, or turned out to be one.", [cell: "the cell", kind: "`joined`, `merged` or `left`"];
     Counter ENGINE_REFUSED, "headroom_engine_refused_total", Unit::Count("item"), CELLS * 8,
         "What a limit of the engine refused; the live is never evicted for the new.",
-        [cell: "the cell", bound: "name of the bound, such as `servers_max` or `rows_per_server_max`"];
+        [cell: "the cell", bound: "name of the bound, such as `servers_max` or `pending_max`; without a cell `cells_max`, or `no_policy` for samples before any policy"];
     Gauge ENGINE_SNAPSHOT_AGE, "headroom_engine_snapshot_age_seconds", Unit::Seconds, CELLS,
         "Age of the newest snapshot of a cell: what decisions are as old as.", [cell: "the cell"];
     Gauge ENGINE_LAST_EPOCH, "headroom_engine_last_epoch_seconds", Unit::Seconds, CELLS,
@@ -235,6 +237,8 @@ catalog! {
     Counter CHECKPOINT_FAILURES, "headroom_checkpoint_failures_total", Unit::Count("checkpoint"), PARTITIONS,
         "Checkpoints that could not be made or stored; the log is kept until one succeeds.",
         [partition: "number of the partition"];
+    Counter CHECKPOINT_DAMAGED, "headroom_checkpoint_damaged_total", Unit::Count("checkpoint"), 1,
+        "Checkpoints found damaged and put aside; the engine began from the one before.", [];
 
     // What is decided.
     Gauge DECISION_LOAD_STATE, "headroom_decision_load_state_servers", Unit::Count("server"), POOLS * 5,

@@ -1,6 +1,6 @@
 //! `headroom doctor`: everything that commonly goes wrong, looked at in one go, each line with what to do about it.
 
-use headroom_config::Config;
+use headroom_config::{Backend, Config, Flag};
 use headroom_telemetry::catalog;
 use serde_json::Value;
 
@@ -9,7 +9,8 @@ use crate::client::Client;
 use crate::clock;
 use crate::commands::top::{number, text};
 use crate::configuration;
-use crate::output::print;
+use crate::output::{print, printable_lines};
+use crate::sources;
 
 /// How far the service may be ahead of this machine's clock, in seconds.
 const CLOCK_SKEW_SECONDS_MAX: i64 = 5;
@@ -38,13 +39,18 @@ impl Findings {
             Verdict::Fail => "FAIL",
         };
         self.failed |= verdict == Verdict::Fail;
-        print(&format!("{word}  {what}\n"));
+        print(&format!("{word}  {}\n", printable_lines(what)));
     }
 }
 
 pub(crate) async fn run(args: DoctorArgs) -> u8 {
     let mut findings = Findings::default();
-    let config = match configuration::load(&args.configuration, Vec::new()) {
+    let data_dir_flag = args.data_dir.as_ref().map(|dir| Flag {
+        path: "log.data_dir".to_owned(),
+        value: dir.display().to_string(),
+        name: "--data-dir".to_owned(),
+    });
+    let config = match configuration::load(&args.configuration, data_dir_flag.into_iter().collect()) {
         Ok(loaded) => {
             findings.say(Verdict::Ok, "the configuration is valid");
             Some(loaded.config)
@@ -61,6 +67,7 @@ pub(crate) async fn run(args: DoctorArgs) -> u8 {
             return error.exit;
         }
     };
+    let mut answers = true;
     match client.get_raw("/readyz?verbose").await {
         Ok((status, _)) if status.is_success() => {
             findings.say(Verdict::Ok, &format!("a service is ready at {}", args.service.url));
@@ -71,6 +78,7 @@ pub(crate) async fn run(args: DoctorArgs) -> u8 {
             &format!("the service at {} answers {status} to /readyz:\n{}", args.service.url, body.trim()),
         ),
         Err(error) => {
+            answers = false;
             findings.say(Verdict::Warn, &error.message);
             if let Some(config) = &config {
                 for (name, address) in [
@@ -84,7 +92,16 @@ pub(crate) async fn run(args: DoctorArgs) -> u8 {
         }
     }
     if let Some(config) = &config {
-        data_dir(config, &mut findings);
+        kafka(config, &mut findings).await;
+        if config.log.backend == Backend::Kafka {
+            // Nothing is kept on this machine.
+        } else if answers && config.log.data_dir.is_none() {
+            // Its own may well be another than the one that a service started from here would have.
+            findings
+                .say(Verdict::Ok, "the service's log names its data directory; give --data-dir to have it looked at");
+        } else {
+            data_dir(config, &mut findings);
+        }
     }
     if findings.failed { exit::FAILED } else { exit::OK }
 }
@@ -97,6 +114,35 @@ async fn port(name: &str, address: &str, findings: &mut Findings) {
             Verdict::Fail,
             &format!("{name} cannot listen on {address}: {error}; stop what listens there or configure another port"),
         ),
+    }
+}
+
+/// Whether the brokers answer, and have the topics that sources read.
+async fn kafka(config: &Config, findings: &mut Findings) {
+    let sources = match sources::clusters(config) {
+        Ok(sources) => sources,
+        Err(message) => return findings.say(Verdict::Fail, &message),
+    };
+    for (name, connection, topics) in sources {
+        let brokers = connection.brokers.join(", ");
+        let asked = topics.clone();
+        let found = tokio::task::spawn_blocking(move || headroom_kafka::look_up(&connection, &asked)).await;
+        match found {
+            Ok(Ok(found)) => {
+                findings.say(Verdict::Ok, &format!("kafka answers at {brokers} ({name})"));
+                for (topic, partitions) in topics.iter().zip(found) {
+                    match partitions {
+                        Some(count) => findings.say(Verdict::Ok, &format!("{name}: topic {topic}, {count} partitions")),
+                        None => findings.say(
+                            Verdict::Warn,
+                            &format!("{name}: there is no topic {topic}; make it, or mend kafka.sources[].topics"),
+                        ),
+                    }
+                }
+            }
+            Ok(Err(message)) => findings.say(Verdict::Fail, &format!("{name}: {message}")),
+            Err(_) => findings.say(Verdict::Fail, &format!("{name}: the brokers at {brokers} could not be asked")),
+        }
     }
 }
 
@@ -181,14 +227,7 @@ fn unread(inputs: &Value, findings: &mut Findings) {
     let matched = inputs["matched"].as_array().map_or(0, Vec::len);
     findings.say(Verdict::Ok, &format!("{matched} metrics are read, {} are seen and not read", unused.len()));
     for metric in unused.iter().filter(|metric| !metric["nearest"].is_null()).take(LINES_MAX) {
-        findings.say(
-            Verdict::Warn,
-            &format!(
-                "{} is not read, but {} is: if they mean the same, add the name to that input in the policy",
-                text(&metric["metric"]),
-                text(&metric["nearest"])
-            ),
-        );
+        findings.say(Verdict::Warn, &not_read(&text(&metric["metric"]), &text(&metric["nearest"])));
     }
     let unfed: Vec<String> = inputs["unfed"].as_array().into_iter().flatten().map(text).collect();
     if !unfed.is_empty() {
@@ -201,21 +240,42 @@ fn unread(inputs: &Value, findings: &mut Findings) {
     }
 }
 
+/// What to do about a metric that is not read.
+fn not_read(metric: &str, nearest: &str) -> String {
+    if metric == nearest {
+        return format!(
+            "{metric} is not read although an input names it: its unit, its kind or its attributes (`where` of the \
+             input's source) are others than the input wants"
+        );
+    }
+    format!("{metric} is not read, but {nearest} is: if they mean the same, add the name to that input in the policy")
+}
+
 /// Counters that should stand still.
 fn counters(metrics: &str, findings: &mut Findings) {
+    let (samples, letters) = (catalog::ENGINE_SAMPLES.metric(), catalog::KAFKA_SOURCE_LETTERS.metric());
     // The metric, a label that narrows it, and what it means when it has moved.
     let watched = [
         (catalog::OTLP_POINTS_REJECTED.metric(), "", "points were rejected; the answers told the senders why"),
+        (catalog::OTLP_REFUSED.metric(), "", "OTLP requests were refused whole; the label is the bound"),
         (catalog::LOG_REFUSED.metric(), "", "the sample log refused appends; see its disk and bounds"),
+        (catalog::LOG_DAMAGED.metric(), "", "records of the log were lost to damage; see the disk"),
         (catalog::CHECKPOINT_FAILURES.metric(), "", "a checkpoint could not be stored; see the disk"),
+        (catalog::CHECKPOINT_DAMAGED.metric(), "", "a checkpoint was damaged; see the disk"),
+        (catalog::POLICY_RELOADS.metric(), "outcome=\"refused\"", "a policy was refused; `headroom check` says why"),
+        (catalog::ENGINE_FAILURES.metric(), "", "an engine failed and was made anew; see the log, and report it"),
         (catalog::ENGINE_CONFLICTS.metric(), "", "resources contradict each other about a server; see docs/limits.md"),
         (catalog::ENGINE_REFUSED.metric(), "", "a bound of the engine refused something new; see docs/limits.md"),
-        (
-            catalog::ENGINE_SAMPLES.metric(),
-            "outcome=\"future\"",
-            "samples came from the future; check the senders' clocks",
-        ),
-        (catalog::ENGINE_SAMPLES.metric(), "outcome=\"late\"", "samples came too late; check the senders' queues"),
+        (samples, "outcome=\"future\"", "samples came from the future; check the senders' clocks"),
+        (samples, "outcome=\"late\"", "samples came too late; check the senders' queues"),
+        (samples, "outcome=\"refused_", "a bound on series refused samples; see docs/limits.md"),
+        (samples, "outcome=\"out_of_range\"", "samples have times that cannot be; check the senders' clocks"),
+        (samples, "outcome=\"kind_mismatch\"", "a metric is of another kind than its input reads; see GET /v1/inputs"),
+        (samples, "outcome=\"malformed\"", "histograms contradict themselves; check their senders"),
+        (catalog::KAFKA_SOURCE_REFUSED.metric(), "", "records of a Kafka source cannot be used; see its dead letters"),
+        (letters, "outcome=\"failed\"", "dead letters could not be written; see the dead-letter topic"),
+        (letters, "outcome=\"lost\"", "dead letters were too large for their topic and are lost"),
+        (catalog::KAFKA_SOURCE_ERRORS.metric(), "", "the client of a Kafka source met errors; see the log"),
     ];
     for (metric, label, meaning) in watched {
         for (labels, value) in series(metrics, metric.name).filter(|(labels, _)| labels.contains(label)) {
@@ -240,6 +300,12 @@ fn series<'a>(metrics: &'a str, name: &'a str) -> impl Iterator<Item = (&'a str,
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_that_is_known_is_not_to_be_added() {
+        assert!(not_read("system.cpu.utilization", "system.cpu.utilization").contains("attributes"));
+        assert!(not_read("system.cpu.utilisation", "system.cpu.utilization").contains("add the name"));
+    }
 
     #[test]
     fn counters_that_moved_are_found_by_their_exact_name() {

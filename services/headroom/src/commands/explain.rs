@@ -7,8 +7,8 @@ use serde_json::Value;
 
 use crate::cli::{ExplainArgs, OutputArg};
 use crate::client::{Client, encode};
-use crate::commands::top::{number, text};
-use crate::output::{complain, print};
+use crate::commands::top::{number, quantity, text};
+use crate::output::{complain, print, printable};
 
 pub(crate) async fn run(args: ExplainArgs) -> u8 {
     let client = match Client::new(&args.service) {
@@ -78,20 +78,21 @@ fn describe(answer: &Value) -> String {
     if !flags.is_empty() {
         let _ = writeln!(out, "flags {}", flags.join(", "));
     }
+    let seconds = Value::from("s");
     let reasons: Vec<String> = items(&record["reasons"])
         .map(|reason| {
-            let counterfactual =
-                reason["counterfactual"].as_str().map_or_else(String::new, |text| format!("\n      {text}"));
+            let counterfactual = reason["counterfactual"]
+                .as_str()
+                .map_or_else(String::new, |said| format!("\n      {}", printable(said)));
             format!(
-                "  {}: {} {} (threshold {}), pressure {}, {} samples in {} s, newest {} s old{counterfactual}",
+                "  {}: {} (threshold {}), pressure {}, {} samples in {}, newest {} old{counterfactual}",
                 text(&reason["code"]),
-                number(&reason["value"]),
-                text(&reason["unit"]),
+                quantity(&reason["value"], &reason["unit"]),
                 number(&reason["threshold"]),
                 number(&reason["pressure"]),
                 text(&reason["samples"]),
-                number(&reason["windowSeconds"]),
-                number(&reason["ageSeconds"]),
+                quantity(&reason["windowSeconds"], &seconds),
+                quantity(&reason["ageSeconds"], &seconds),
             )
         })
         .collect();

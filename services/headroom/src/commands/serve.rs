@@ -101,11 +101,16 @@ async fn serve(config: &Config, roles: Roles) -> Result<(), String> {
         data_dir = %data_dir.display(), %roles, "serving"
     );
     let scheme = if app.access().has_tls() { "https" } else { "http" };
-    tracing::info!(
-        "senders: OTEL_EXPORTER_OTLP_ENDPOINT={scheme}://{} OTEL_RESOURCE_ATTRIBUTES=host.name=<name>; readers: curl {scheme}://{}/v1/servers",
-        addresses.otlp_http,
-        addresses.http
-    );
+    // Each to whom this process has something to say.
+    if roles.otlp_ingestor {
+        tracing::info!(
+            "senders: OTEL_EXPORTER_OTLP_ENDPOINT={scheme}://{} OTEL_RESOURCE_ATTRIBUTES=host.name=<name>",
+            addresses.otlp_http
+        );
+    }
+    if roles.health_api {
+        tracing::info!("readers: curl {scheme}://{}/v1/servers", addresses.http);
+    }
     until_stopped(&app, config, &mut signals).await;
     tracing::info!("stopping");
     app.stop().await;

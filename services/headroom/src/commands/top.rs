@@ -9,7 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::{TopArgs, exit};
 use crate::client::{Client, ClientError, encode};
-use crate::output::{complain, print};
+use crate::output::{complain, print, printable};
 
 /// How often the table is made anew.
 const INTERVAL: Duration = Duration::from_secs(2);
@@ -143,7 +143,7 @@ fn table(list: &Value, colours: bool) -> String {
         let reason = if reason.is_null() {
             String::new()
         } else {
-            format!("{} {} {}", text(&reason["code"]), number(&reason["value"]), text(&reason["unit"]))
+            format!("{} {}", text(&reason["code"]), quantity(&reason["value"], &reason["unit"]))
         };
         let score = Cell::new(number(&item["healthScore"]));
         let score = match item["healthScore"].as_f64() {
@@ -160,17 +160,17 @@ fn table(list: &Value, colours: bool) -> String {
             Cell::new(text(&item["faultState"])),
             Cell::new(text(&item["placement"])),
             Cell::new(admit),
-            Cell::new(format!("{} s", number(&item["lastSampleAgeSeconds"]))),
+            Cell::new(quantity(&item["lastSampleAgeSeconds"], &Value::from("s"))),
             Cell::new(reason),
         ]);
     }
     table.to_string()
 }
 
-/// A JSON value as people write it.
+/// A JSON value as people write it, fit for a terminal.
 pub(crate) fn text(value: &Value) -> String {
     match value {
-        Value::String(text) => text.clone(),
+        Value::String(text) => printable(text),
         Value::Null => "-".to_owned(),
         other => other.to_string(),
     }
@@ -187,9 +187,34 @@ pub(crate) fn number(value: &Value) -> String {
     }
 }
 
+/// A number and its unit, where there are both.
+pub(crate) fn quantity(value: &Value, unit: &Value) -> String {
+    match unit.as_str() {
+        Some(unit) if value.is_number() => format!("{} {}", number(value), printable(unit)),
+        _ => number(value),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
+
+    #[test]
+    fn what_has_no_unit_or_no_value_is_not_given_one() {
+        for (value, unit, said) in
+            [(json!(64.3), json!("s"), "64.30 s"), (json!(64.3), json!(null), "64.30"), (json!(null), json!("s"), "-")]
+        {
+            assert_eq!(super::quantity(&value, &unit), said);
+        }
+    }
+
+    #[test]
+    fn a_server_cannot_order_the_terminal_about() {
+        let item = json!({"server": "\u{1b}[2Jweb", "pool": "a\u{7}", "reasons": [{"code": "x\u{9b}", "unit": "\r"}]});
+        let table = super::table(&json!({"items": [item]}), false);
+        assert!(table.contains("\u{fffd}[2Jweb"), "{table:?}");
+        assert!(!table.chars().any(|c| c.is_control() && c != '\n'), "{table:?}");
+    }
 
     #[test]
     fn a_cell_says_how_many_are_in_which_state() {
