@@ -47,7 +47,7 @@ impl Wanted {
 pub struct Layout {
     /// What the names of all topics begin with.
     pub prefix: String,
-    /// Partitions of each; fixed for their life, because the cell's hash decides.
+    /// Partitions of each but the control topic, which has one; fixed for their life, because the cell's hash decides.
     pub partitions: u32,
     /// Copies of each record.
     pub replication_factor: u32,
@@ -88,6 +88,11 @@ impl Layout {
     /// The topic of changed decisions.
     pub fn decisions(&self) -> String {
         format!("{}.decisions", self.prefix)
+    }
+
+    /// The topic of what holds for the whole cluster.
+    pub fn control(&self) -> String {
+        format!("{}.control", self.prefix)
     }
 
     /// The group whose members share the partitions.
@@ -140,17 +145,18 @@ impl Layout {
     pub(crate) fn ensure(&self, cluster: &Cluster, topic: &str) -> Result<(), String> {
         let settings =
             if topic == self.samples() || topic == self.decisions() { self.kept() } else { self.compacted() };
+        let partitions = if topic == self.control() { 1 } else { self.partitions };
         let unknown = |error: &dyn std::fmt::Display| format!("kafka: the topic {topic} cannot be looked up: {error}");
         if cluster.topic(topic).map_err(|error| unknown(&error))?.is_none() {
             let values: Vec<_> = settings.iter().map(|(key, wanted)| (*key, wanted.value())).collect();
-            cluster.create(topic, self.partitions, self.replication_factor, &values).map_err(|error| {
+            cluster.create(topic, partitions, self.replication_factor, &values).map_err(|error| {
                 format!(
-                    "kafka: the topic {topic} is not there and cannot be made with {} partitions and \
+                    "kafka: the topic {topic} is not there and cannot be made with {partitions} partitions and \
                      kafka.replication_factor {}: {error}",
-                    self.partitions, self.replication_factor
+                    self.replication_factor
                 )
             })?;
-            tracing::info!(topic, partitions = self.partitions, "made a topic");
+            tracing::info!(topic, partitions, "made a topic");
         }
         // A topic that was just made is known to one broker before the others.
         let deadline = std::time::Instant::now() + crate::cluster::ASK;
@@ -166,12 +172,19 @@ impl Layout {
                 _ => std::thread::sleep(std::time::Duration::from_millis(50)),
             }
         };
-        if found.partitions != self.partitions {
+        if topic == self.control() && found.partitions != partitions {
             return Err(format!(
-                "kafka: the topic {topic} has {} partitions, kafka.partitions says {}; the count is fixed for the life of \
+                "kafka: the topic {topic} has {} partitions, but needs one, so that modes have one order; delete it, it is \
+                 made anew, or begin anew under another kafka.topic_prefix",
+                found.partitions
+            ));
+        }
+        if found.partitions != partitions {
+            return Err(format!(
+                "kafka: the topic {topic} has {} partitions, kafka.partitions says {partitions}; the count is fixed for the life of \
                  the topics, because it decides where a cell lies: set kafka.partitions to {}, or begin anew under another \
                  kafka.topic_prefix",
-                found.partitions, self.partitions, found.partitions
+                found.partitions, found.partitions
             ));
         }
         if found.replication_factor < self.replication_factor {

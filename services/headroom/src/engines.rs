@@ -113,11 +113,11 @@ impl Engines {
                     (Some(_), true) => Announce::Always,
                 },
                 // In one process, whoever would fill the log is out when the engines are.
-                outages: ports.kafka.as_ref().and_then(|kafka| kafka.snapshots.clone()).filter(|_| !event_time).map(
-                    |snapshots| Outages {
+                outages: ports.kafka.as_ref().map(|kafka| kafka.control.clone()).filter(|_| !event_time).map(
+                    |control| Outages {
                         now: clock::wall(),
                         after_seconds: policy.load().lease.lease_seconds,
-                        modes: Arc::new(move || snapshots.modes().into_iter().map(|(_, record)| record).collect()),
+                        modes: Arc::new(move || control.modes().into_iter().map(|(_, record)| record).collect()),
                     },
                 ),
             },
