@@ -1,5 +1,6 @@
 //! What the group and the client tell us. The callbacks run inside a poll, on the reader's thread.
 
+use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -10,6 +11,7 @@ use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::statistics::Statistics;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
+use super::beginning;
 use super::flight::Flight;
 use super::metrics::SourceMetrics;
 use super::offsets::Offsets;
@@ -30,6 +32,8 @@ pub(super) struct Shared {
     pub(super) pace: Pace,
     /// The unit that records are gathered in.
     pub(super) staged: u64,
+    /// What was there when the group was new, as far as it was not assigned to us yet.
+    pub(super) skipped: BTreeSet<Partition>,
 }
 
 impl Shared {
@@ -49,7 +53,8 @@ pub(super) struct SourceContext {
 
 impl SourceContext {
     pub(super) fn new(source: String, metrics: SourceMetrics, flight: Flight) -> Self {
-        let shared = Shared { offsets: Offsets::default(), flight, pace: Pace::default(), staged: 0 };
+        let shared =
+            Shared { offsets: Offsets::default(), flight, pace: Pace::default(), staged: 0, skipped: BTreeSet::new() };
         Self { source, metrics, shared: Mutex::new(shared) }
     }
 
@@ -135,10 +140,21 @@ impl ConsumerContext for SourceContext {
             }
             Rebalance::Assign(list) => {
                 self.metrics.rebalance("assigned");
+                let coming = partitions(list);
                 let mut shared = self.shared();
-                for partition in partitions(list) {
-                    shared.pace.forget(&partition);
-                    shared.offsets.assign(&partition);
+                for partition in &coming {
+                    shared.pace.forget(partition);
+                    shared.offsets.assign(partition);
+                }
+                let skipped: BTreeSet<_> =
+                    coming.into_iter().filter(|partition| shared.skipped.remove(partition)).collect();
+                drop(shared);
+                // Before the library asks where to begin.
+                if let Err(error) = beginning::at_the_end(consumer, &skipped) {
+                    tracing::error!(
+                        source = self.source,
+                        "the end of what there is could not be committed; reading begins at the oldest record: {error}"
+                    );
                 }
             }
             Rebalance::Error(error) => {
