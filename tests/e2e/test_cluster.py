@@ -241,6 +241,20 @@ def test_a_storm_of_rebalances_changes_no_answer(kafka, service):
     assert run_story(cluster.push, cluster.api, disturb) == expected
 
 
+def test_a_command_may_be_the_first_record_of_all(kafka, service):
+    """Whoever comes first to a log puts a policy in front, for an engine without one can place no sample."""
+    shared = [*kafka().settings(), "--time", "event"]
+    api = service("--role", "health-api", *shared)
+    answer = api.post("/v1/mode", {"mode": "observe", "owner": "operator", "reason": "a test"})
+    assert answer.status == 202, answer
+    ingestor = service("--role", "otlp-ingestor", *shared)
+    for seconds in (1, 11):
+        push(ingestor, "eu-1", 0, seconds)
+    service("--role", "aggregator", *shared)
+    wait_until(lambda: api.advance(START + datetime.timedelta(seconds=20)).status == 200, "the clock moves", 60)
+    assert wait_until(lambda: api.server("eu-1-0"), "the server is scored", 30)
+
+
 def test_changed_decisions_are_events(kafka, service):
     """What a consumer of the topic reads is what the API says."""
     confluent_kafka = pytest.importorskip("confluent_kafka")

@@ -149,12 +149,11 @@ impl App {
         let log = ports.log.clone();
         collect::log_stats(&telemetry, &log, ports.disk_snapshots.as_ref());
         let read_model = Arc::new(ReadModel::new(if event_time { 0 } else { GRACE_SECONDS }));
-        // A partition without records has no policy yet, and an engine without a policy can place no sample.
-        if roles.otlp_ingestor || roles.kafka_ingestor || roles.aggregator {
-            for partition in 0..log.partitions() {
-                if log.end(partition) == Position(0) {
-                    append_policy(&*log, partition, &policy).await?;
-                }
+        // A partition without records has no policy yet, and an engine without a policy can place no sample. Whatever the
+        // role: the first record of the API is a command, and nobody after it would find the partition empty.
+        for partition in 0..log.partitions() {
+            if log.end(partition) == Position(0) {
+                append_policy(&*log, partition, &policy).await?;
             }
         }
         readiness.set("log", true, "open");
