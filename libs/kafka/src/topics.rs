@@ -122,8 +122,20 @@ impl Layout {
         let mut settings = self.durable();
         settings.push(("cleanup.policy", Wanted::Exactly("delete".to_owned())));
         settings.push(("retention.ms", Wanted::Exactly(self.retention_ms.to_string())));
-        settings.push(("retention.bytes", Wanted::AtCreation("-1".to_owned())));
         settings
+    }
+
+    /// The settings of a topic of ours.
+    fn settings(&self, topic: &str) -> Vec<(&'static str, Wanted)> {
+        let unbounded = |wanted: fn(String) -> Wanted| ("retention.bytes", wanted("-1".to_owned()));
+        if topic == self.samples() {
+            // What was acknowledged and not yet read must not go because there is much of it.
+            [self.kept(), vec![unbounded(Wanted::Exactly)]].concat()
+        } else if topic == self.decisions() {
+            [self.kept(), vec![unbounded(Wanted::AtCreation)]].concat()
+        } else {
+            self.compacted()
+        }
     }
 
     fn compacted(&self) -> Vec<(&'static str, Wanted)> {
@@ -143,8 +155,7 @@ impl Layout {
 
     /// Makes the topics that are missing and checks those that are there.
     pub(crate) fn ensure(&self, cluster: &Cluster, topic: &str) -> Result<(), String> {
-        let settings =
-            if topic == self.samples() || topic == self.decisions() { self.kept() } else { self.compacted() };
+        let settings = self.settings(topic);
         let partitions = if topic == self.control() { 1 } else { self.partitions };
         let unknown = |error: &dyn std::fmt::Display| format!("kafka: the topic {topic} cannot be looked up: {error}");
         if cluster.topic(topic).map_err(|error| unknown(&error))?.is_none() {
@@ -218,6 +229,15 @@ impl Layout {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_bound_in_bytes_may_delete_samples() {
+        let layout = Layout::default();
+        let of = |topic: String| layout.settings(&topic).into_iter().find(|(key, _)| *key == "retention.bytes");
+        let accepts = |topic, found| of(topic).is_some_and(|(_, wanted)| wanted.accepts(found));
+        assert!(accepts(layout.samples(), "-1") && !accepts(layout.samples(), "1073741824"));
+        assert!(accepts(layout.decisions(), "1073741824"), "whoever reads decisions may keep as few as they like");
+    }
 
     #[test]
     fn settings_are_compared_as_they_are_meant() {

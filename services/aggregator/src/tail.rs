@@ -55,7 +55,7 @@ impl<'a> Tail<'a> {
         stop: &'a AtomicBool,
         metrics: &'a Metrics,
     ) -> Option<Self> {
-        let (reader, position) = open(log, partition, position, stop)?;
+        let (reader, position) = open(log, partition, position, stop, metrics)?;
         Some(Self { log, partition, stop, metrics, reader, position })
     }
 
@@ -88,7 +88,8 @@ impl<'a> Tail<'a> {
                 self.metrics.damaged(partition, 1);
             }
             Err(ReadError::Truncated { .. } | ReadError::BeyondEnd { .. }) => {
-                let Some(again) = open(self.log, partition, self.position, self.stop) else { return Next::End };
+                let again = open(self.log, partition, self.position, self.stop, self.metrics);
+                let Some(again) = again else { return Next::End };
                 (self.reader, self.position) = again;
             }
             Err(ReadError::Closed) => return Next::End,
@@ -106,6 +107,7 @@ fn open(
     partition: u32,
     mut position: Position,
     stop: &AtomicBool,
+    metrics: &Metrics,
 ) -> Option<(Box<dyn LogReader>, Position)> {
     while !stop.load(Ordering::Relaxed) {
         match log.reader(partition, position) {
@@ -115,6 +117,7 @@ fn open(
                     partition, %wanted, %oldest,
                     "the log no longer reaches back to where the engine stood; windows fill anew"
                 );
+                metrics.damaged(partition, oldest.0.saturating_sub(wanted.0));
                 position = oldest;
             }
             Err(ReadError::BeyondEnd { wanted, end }) => {
@@ -122,6 +125,7 @@ fn open(
                     partition, %wanted, %end,
                     "the checkpoint knows records that the log has lost; going on at its end"
                 );
+                metrics.damaged(partition, wanted.0.saturating_sub(end.0));
                 position = end;
             }
             Err(error @ (ReadError::NoSuchPartition { .. } | ReadError::Closed)) => {
@@ -135,4 +139,30 @@ fn open(
         }
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use headroom_log::memory::MemorySampleLog;
+    use headroom_model::Timestamp;
+    use headroom_telemetry::Telemetry;
+
+    #[test]
+    fn what_the_log_has_lost_is_counted() {
+        let log = MemorySampleLog::new(1, 1 << 20);
+        for second in 0..5 {
+            log.append(0, Arc::new(LogRecord::Tick(Timestamp::from_seconds(second)))).wait_blocking().unwrap();
+        }
+        log.set_retention_floor(0, Position(3));
+        assert_eq!(log.truncate_before(0, Position(3)), Position(3));
+        let telemetry = Telemetry::default();
+        let (stop, metrics) = (AtomicBool::new(false), Metrics::new(&telemetry));
+        let lost = || telemetry.render().contains("headroom_log_damaged_records_total{partition=\"0\"} 2");
+        let tail = Tail::open(&log, 0, Position(1), &stop, &metrics).unwrap();
+        assert_eq!((tail.position, lost()), (Position(3), true), "{}", telemetry.render());
+        let lost = || telemetry.render().contains("headroom_log_damaged_records_total{partition=\"0\"} 6");
+        let tail = Tail::open(&log, 0, Position(9), &stop, &metrics).unwrap();
+        assert_eq!((tail.position, lost()), (Position(5), true), "{}", telemetry.render());
+    }
 }
