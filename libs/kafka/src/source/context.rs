@@ -1,6 +1,6 @@
 //! What the group and the client tell us. The callbacks run inside a poll, on the reader's thread.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance};
 use rdkafka::error::{KafkaError, KafkaResult};
-use rdkafka::statistics::Statistics;
+use rdkafka::statistics::{self, Statistics};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::beginning;
@@ -17,6 +17,7 @@ use super::metrics::SourceMetrics;
 use super::offsets::Offsets;
 use super::pace::Pace;
 use super::partitions::Partition;
+use super::reader::is_due;
 
 /// How long partitions that move wait for what is under way of them. What is not done then is read again by their next
 /// owner, so this is about work done twice, not about loss.
@@ -49,13 +50,15 @@ pub(super) struct SourceContext {
     source: String,
     metrics: SourceMetrics,
     shared: Mutex<Shared>,
+    /// When an error of a kind was logged last. Without brokers the library tells of each attempt, several a second.
+    told: Mutex<BTreeMap<String, Option<Instant>>>,
 }
 
 impl SourceContext {
     pub(super) fn new(source: String, metrics: SourceMetrics, flight: Flight) -> Self {
         let shared =
             Shared { offsets: Offsets::default(), flight, pace: Pace::default(), staged: 0, skipped: BTreeSet::new() };
-        Self { source, metrics, shared: Mutex::new(shared) }
+        Self { source, metrics, shared: Mutex::new(shared), told: Mutex::default() }
     }
 
     pub(super) fn shared(&self) -> MutexGuard<'_, Shared> {
@@ -188,6 +191,13 @@ impl ConsumerContext for SourceContext {
     }
 }
 
+/// Records behind what is committed; as long as nothing is, behind the first record read, or the next to be.
+fn lag(partition: &statistics::Partition, first: Option<i64>) -> Option<i64> {
+    let begin = first.unwrap_or(partition.next_offset);
+    let uncommitted = || (begin >= 0 && partition.hi_offset >= begin).then(|| partition.hi_offset - begin);
+    Some(partition.consumer_lag).filter(|lag| *lag >= 0).or_else(uncommitted)
+}
+
 impl ClientContext for SourceContext {
     fn log(&self, level: RDKafkaLogLevel, fac: &str, message: &str) {
         let source = &self.source;
@@ -204,21 +214,43 @@ impl ClientContext for SourceContext {
     fn error(&self, error: KafkaError, reason: &str) {
         let code = error.rdkafka_error_code().map_or_else(|| "other".to_owned(), |code| format!("{code:?}"));
         self.metrics.error(&code);
-        tracing::warn!(source = self.source, "Kafka: {error}: {reason}");
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if is_due(told.entry(code).or_default(), Instant::now()) {
+            tracing::warn!(source = self.source, "Kafka: {error}: {reason}");
+        }
     }
 
     fn stats(&self, statistics: Statistics) {
         let shared = self.shared();
         for (topic, partition) in shared.offsets.assigned() {
-            let lag = statistics
-                .topics
-                .get(topic)
-                .and_then(|topic| topic.partitions.get(&partition))
-                .map(|partition| partition.consumer_lag)
-                .filter(|lag| *lag >= 0);
-            if let Some(lag) = lag {
+            let found = statistics.topics.get(topic).and_then(|topic| topic.partitions.get(&partition));
+            if let Some(lag) = found.and_then(|found| lag(found, shared.offsets.first(topic, partition))) {
                 self.metrics.lag(topic, partition, lag);
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_a_commit_the_lag_is_that_behind_the_first_record() {
+        let partition = |consumer_lag, next_offset, hi_offset| statistics::Partition {
+            consumer_lag,
+            next_offset,
+            hi_offset,
+            ..statistics::Partition::default()
+        };
+        for (partition, first, expected) in [
+            (partition(7, 100, 100), Some(20), Some(7)),
+            (partition(-1, 100, 100), Some(20), Some(80)),
+            (partition(-1, 90, 100), None, Some(10)),
+            (partition(-1, -1001, 100), None, None),
+            (partition(-1, 0, -1001), None, None),
+        ] {
+            assert_eq!(lag(&partition, first), expected, "{partition:?}");
         }
     }
 }

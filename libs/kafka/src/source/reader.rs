@@ -35,7 +35,7 @@ const PACE_EVERY: Duration = Duration::from_millis(20);
 /// How long a reader that stops may take.
 const STOP: Duration = Duration::from_secs(5);
 
-/// How often skipped records and consumer errors are logged, each.
+/// How often skipped records and errors of one kind are logged, each.
 const LOG_EVERY: Duration = Duration::from_secs(30);
 
 /// A running reader. Dropped, it goes on until the process ends; [`Reader::stop`] ends it in order.
@@ -329,7 +329,7 @@ fn take(intake: &mut dyn Intake, message: &BorrowedMessage<'_>) -> Result<(), Re
 }
 
 /// Whether something may be logged again.
-fn is_due(last: &mut Option<Instant>, now: Instant) -> bool {
+pub(super) fn is_due(last: &mut Option<Instant>, now: Instant) -> bool {
     let is_due = last.is_none_or(|last| now.saturating_duration_since(last) >= LOG_EVERY);
     if is_due {
         *last = Some(now);
