@@ -163,8 +163,13 @@ impl Layout {
             cluster.create(topic, partitions, self.replication_factor, &values).map_err(|error| {
                 format!(
                     "kafka: the topic {topic} is not there and cannot be made with {partitions} partitions and \
-                     kafka.replication_factor {}: {error}",
-                    self.replication_factor
+                     kafka.replication_factor {}: {error}{}",
+                    self.replication_factor,
+                    if error.contains("InvalidReplicationFactor") {
+                        "; there are fewer brokers than that, on one set kafka.replication_factor: 1"
+                    } else {
+                        ""
+                    }
                 )
             })?;
             tracing::info!(topic, partitions, "made a topic");

@@ -128,7 +128,11 @@ impl ConsumerContext for SourceContext {
                 if consumer.assignment_lost() {
                     // Others have them already; a commit would be refused.
                     self.metrics.rebalance("lost");
-                    tracing::warn!(source = self.source, partitions = leaving.len(), "partitions were lost to others");
+                    tracing::warn!(
+                        source = self.source,
+                        partitions = leaving.len(),
+                        "partitions were lost: others have them, or their topic was deleted"
+                    );
                 } else {
                     self.metrics.rebalance("revoked");
                     self.settle(Some(&leaving));
