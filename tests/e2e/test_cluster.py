@@ -255,6 +255,22 @@ def test_a_command_may_be_the_first_record_of_all(kafka, service):
     assert wait_until(lambda: api.server("eu-1-0"), "the server is scored", 30)
 
 
+def test_every_replica_tells_the_policy_of_the_aggregators(kafka, service, tmp_path):
+    shared = [*kafka().settings(), "--time", "event"]
+    own = tmp_path / "policy.yaml"
+    own.write_text("windows: {lateness_seconds: 7}\n")
+    api = service("--role", "health-api", *shared)
+    shipped = api.get("/v1/policy").body
+    ingestor = service("--role", "otlp-ingestor", *shared)
+    aggregator = service("--role", "aggregator", *shared, "--policy", str(own))
+    for seconds in (1, 11):
+        push(ingestor, "eu-1", 0, seconds)
+    wait_until(lambda: api.advance(START + datetime.timedelta(seconds=20)).status == 200, "the clock moves", 60)
+    wait_until(lambda: api.get("/v1/policy").body != shipped, "the aggregators' policy")
+    assert b"lateness_seconds: 7" in api.get("/v1/policy").body
+    assert aggregator.running()
+
+
 def test_changed_decisions_are_events(kafka, service):
     """What a consumer of the topic reads is what the API says."""
     confluent_kafka = pytest.importorskip("confluent_kafka")
