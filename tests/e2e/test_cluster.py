@@ -1,11 +1,12 @@
 """Roles apart over a real Kafka: the same answers as in one process, and none lost when a part of it dies."""
 
+import datetime
 import json
 import os
 import time
 
 import pytest
-from cluster import CELLS, EPOCH, SERVERS, Cluster, push, run_story, snapshots
+from cluster import CELLS, EPOCH, SERVERS, START, Cluster, push, run_story, snapshots
 from headroom import wait_until
 from kafka import Kafka
 from scenario import SCENARIOS, Script, play
@@ -117,6 +118,36 @@ def test_a_killed_aggregator_is_replaced(kafka, service):
     took = time.monotonic() - killed
     print(f"takeover of {len(names)} servers: {took:.1f} s after SIGKILL, detection included")
     assert cluster.api.servers() == names
+
+
+def test_a_command_may_be_the_first_record_of_all(kafka, service):
+    """Whoever comes first to a log puts a policy in front, for an engine without one can place no sample."""
+    shared = [*kafka().settings(), "--time", "event"]
+    api = service("--role", "health-api", *shared)
+    answer = api.post("/v1/mode", {"mode": "observe", "owner": "operator", "reason": "a test"})
+    assert answer.status == 202, answer
+    ingestor = service("--role", "otlp-ingestor", *shared)
+    for seconds in (1, 11):
+        push(ingestor, "eu-1", 0, seconds)
+    service("--role", "aggregator", *shared)
+    wait_until(lambda: api.advance(START + datetime.timedelta(seconds=20)).status == 200, "the clock moves", 60)
+    assert wait_until(lambda: api.server("eu-1-0"), "the server is scored", 30)
+
+
+def test_every_replica_tells_the_policy_of_the_aggregators(kafka, service, tmp_path):
+    shared = [*kafka().settings(), "--time", "event"]
+    own = tmp_path / "policy.yaml"
+    own.write_text("windows: {lateness_seconds: 7}\n")
+    api = service("--role", "health-api", *shared)
+    shipped = api.get("/v1/policy").body
+    ingestor = service("--role", "otlp-ingestor", *shared)
+    aggregator = service("--role", "aggregator", *shared, "--policy", str(own))
+    for seconds in (1, 11):
+        push(ingestor, "eu-1", 0, seconds)
+    wait_until(lambda: api.advance(START + datetime.timedelta(seconds=20)).status == 200, "the clock moves", 60)
+    wait_until(lambda: api.get("/v1/policy").body != shipped, "the aggregators' policy")
+    assert b"lateness_seconds: 7" in api.get("/v1/policy").body
+    assert aggregator.running()
 
 
 def test_changed_decisions_are_events(kafka, service):

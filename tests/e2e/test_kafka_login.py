@@ -55,9 +55,29 @@ def test_the_log_lies_behind_tls_and_a_password(secured, service, tmp_path, mech
     assert "secret" not in headroom.log.read_text() + headroom.get("/metrics").body.decode()
 
 
-@pytest.mark.parametrize(("password", "certificate"), [("wrong", True), ("secret", False)])
-def test_who_may_not_log_in_is_told_in_a_sentence(secured, tmp_path, password, certificate):
-    file = configuration(tmp_path, secured, "SCRAM-SHA-512", password, certificate)
+def without(key):
+    return lambda kafka: kafka.pop(key)
+
+
+def with_tls(key, file):
+    return lambda kafka: kafka["tls"].update({key: str(file)})
+
+
+@pytest.mark.parametrize(
+    ("wrong", "but", "said"),
+    [
+        ({"password": "wrong"}, lambda kafka: None, "SASL authentication error"),
+        ({"certificate": False}, lambda kafka: None, "SSL"),
+        ({}, without("tls"), "expect TLS"),
+        ({}, with_tls("ca_file", "/nowhere/ca.pem"), "kafka.tls.ca_file: cannot read /nowhere/ca.pem"),
+    ],
+    ids=["password", "certificate", "plain", "authority"],
+)
+def test_who_may_not_log_in_is_told_in_a_sentence(secured, tmp_path, wrong, but, said):
+    file = configuration(tmp_path, secured, "SCRAM-SHA-512", **wrong)
+    settings = json.loads(file.read_text())
+    but(settings["kafka"])
+    file.write_text(json.dumps(settings))
     ended = subprocess.run(
         [EXECUTABLE, "serve", "--config", file, "--data-dir", tmp_path / "data", "--http", "127.0.0.1:0"],
         capture_output=True,
@@ -66,4 +86,5 @@ def test_who_may_not_log_in_is_told_in_a_sentence(secured, tmp_path, password, c
         check=False,
     )
     assert ended.returncode not in (0, -6), ended
-    assert "tls and sasl" in ended.stderr and "secret" not in ended.stderr, ended.stderr
+    sentence = ended.stderr.splitlines()[-1]
+    assert said in sentence and "tls" in sentence and "secret" not in ended.stderr, ended.stderr

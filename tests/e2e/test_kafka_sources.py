@@ -330,3 +330,31 @@ def test_a_full_log_pauses_the_source_until_there_is_room(broker, reading):
     wait_until(everything, "all samples once the log has room", 90, every=0.2)
     assert (accepted(), rebalances()) == (count * len(values), seen)
     wait_until(lambda: counted(headroom, "headroom_kafka_source_partitions", state="paused") == 0, "no pause", 30)
+
+
+def test_latest_is_said_once_of_what_is_there_when_the_group_is_new(broker, reading):
+    """What comes later, partitions or a topic, is read from its first record, and so is what came while nobody read."""
+    from confluent_kafka.admin import NewPartitions
+
+    topic, late = broker.topic(partitions=2), "late-topic"
+    of = lambda host, count: [cpu(f"{host}-{number}", 1, 50).SerializeToString() for number in range(count)]
+    for partition in (0, 1):
+        broker.produce(topic, of("old", 5), partition=partition)
+    headroom = reading({"name": "latest", "topics": [topic, late], "start": "latest"})
+    accepted = lambda: counted(headroom, "headroom_kafka_source_accepted_points_total", source="latest")
+    wait_until(lambda: counted(headroom, "headroom_kafka_source_partitions", state="assigned") == 2, "its partitions")
+    broker.produce(topic, of("new", 3), partition=1)
+    wait_until(lambda: accepted() == 6, "what is new")
+    admin = broker.admin()
+    for done in admin.create_partitions([NewPartitions(topic, 4)]).values():
+        done.result(timeout=30)
+    broker.topic(name=late)
+    for name, partition in ((topic, 2), (topic, 3), (late, 0)):
+        broker.produce(name, of(f"later-{name}-{partition}", 10), partition=partition)
+    wait_until(lambda: accepted() == 66, "all of what came later", 60)
+    headroom.stop()
+    broker.produce(topic, of("meanwhile", 4), partition=0)
+    headroom.start()
+    wait_until(lambda: accepted() == 8, "what came meanwhile")
+    tick(headroom, 10)
+    assert not headroom.server("old-0") and headroom.server(f"later-{late}-0-9") and headroom.server("meanwhile-3")

@@ -22,8 +22,9 @@ pub struct KafkaSection {
     /// Copies of each record in our own topics.
     #[schemars(range(min = 1, max = 7))]
     pub replication_factor: u32,
-    /// Seconds for which samples and decision events are kept.
-    #[schemars(range(min = 60))]
+    /// Seconds for which samples and decision events are kept. Longer than all aggregators may be away: Kafka deletes
+    /// what is older, whether an engine has read it or not.
+    #[schemars(range(min = 3_600))]
     pub retention_seconds: i64,
     /// Bytes of a message in our own topics; larger snapshots and checkpoints are split.
     #[schemars(range(min = 65_536, max = 67_108_864))]

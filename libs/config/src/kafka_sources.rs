@@ -23,7 +23,7 @@ pub enum SourceEncoding {
     Arrow,
 }
 
-/// Where a group begins that has committed nothing yet.
+/// Where a group begins that has committed nothing yet. What comes later is read from its first record.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SourceStart {

@@ -325,6 +325,11 @@ impl Partition {
         self.cells.contains_key(cell)
     }
 
+    /// Text of the newest policy.
+    pub fn policy_text(&self) -> Option<&Arc<str>> {
+        self.next_policy.as_ref().or(self.policy.as_ref()).map(|policy| &policy.policy.text)
+    }
+
     /// Epoch of every cell that has published.
     pub fn epochs(&self) -> BTreeMap<Arc<str>, i64> {
         self.cells.iter().filter_map(|(name, cell)| Some((name.clone(), cell.epoch()?))).collect()

@@ -4,14 +4,16 @@
 
 use std::future::Future;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
+use rdkafka::ClientContext;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
@@ -46,26 +48,70 @@ pub fn look_up(connection: &Connection, topics: &[String]) -> Result<Vec<Option<
 pub(crate) struct Cluster {
     connection: Connection,
     admin: AdminClient<DefaultClientContext>,
-    asking: BaseConsumer,
+    asking: BaseConsumer<Told>,
 }
+
+/// Keeps why the last connection failed. The error of a question says only that nobody answered it; whether that is a
+/// password, an authority or an address, the library tells beside it, to whoever polls.
+#[derive(Clone, Default)]
+struct Told(Arc<Mutex<Option<String>>>);
+
+/// News that are looked through for the reason; a connection that fails brings two or three, a few times a second.
+const NEWS_MAX: usize = 256;
+
+impl Told {
+    fn keep(&self, reason: &str) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason.to_owned());
+    }
+
+    fn why(&self, asking: &BaseConsumer<Self>) -> Option<String> {
+        for _ in 0..NEWS_MAX {
+            let _ = asking.poll(Duration::ZERO);
+        }
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl ClientContext for Told {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        if facility == "FAIL" {
+            self.keep(message);
+        }
+        tracing::debug!(?level, facility, "{message}");
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        // That all are down follows from each of them being so.
+        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::AllBrokersDown) {
+            self.keep(reason);
+        }
+        tracing::debug!(%error, "{reason}");
+    }
+}
+
+impl ConsumerContext for Told {}
 
 impl Cluster {
     /// Connects; the first answer is waited for.
     pub(crate) fn connect(connection: &Connection) -> Result<Self, String> {
         let config = connection.client_config();
         let failed = |error: KafkaError| format!("kafka: the client cannot be made: {error}; check the kafka section");
+        let told = Told::default();
         let cluster = Self {
             connection: connection.clone(),
             admin: config.create().map_err(failed)?,
-            asking: config.create().map_err(failed)?,
+            asking: config.create_with_context(told.clone()).map_err(failed)?,
         };
         match cluster.asking.fetch_metadata(None, ASK) {
             Ok(_) => Ok(cluster),
             Err(error) => Err(format!(
-                "kafka: none of {} answers within {} s ({error}); check kafka.brokers, and tls and sasl if the brokers \
-                 ask for them",
+                "kafka: none of {} answers within {} s: {}; check kafka.brokers, and tls and sasl if the brokers ask for \
+                 them",
                 connection.brokers.join(", "),
-                ASK.as_secs()
+                ASK.as_secs(),
+                told.why(&cluster.asking).unwrap_or_else(|| format!(
+                    "{error}, without a word, as brokers do that expect TLS where none is configured"
+                ))
             )),
         }
     }

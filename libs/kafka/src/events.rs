@@ -1,7 +1,7 @@
 //! The topic of changed decisions, for consumers who want to be told.
 //!
 //! Keyed by server, so that the events of a server stay in order. It is a convenience beside the snapshots, not the truth:
-//! an event may come twice, and one may be missing where an aggregator died in between; epochs say which is newer, and a
+//! an event may come twice, and one may be missing where an aggregator died in between or the brokers were too slow; epochs say which is newer, and a
 //! consumer renews what it holds by `GET /v1/decisions?since=`.
 
 use std::sync::Arc;

@@ -15,7 +15,6 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-use crate::modes::Modes;
 use crate::records::{Part, SnapshotKey, decode_claim, decode_note, whole_of};
 
 /// How long the follower waits for a message before it looks whether it should stop.
@@ -32,7 +31,6 @@ pub(crate) struct View {
     pub(crate) snapshots: Arc<SnapshotMap>,
     /// By `partition/name`; the epoch is the offset.
     pub(crate) notes: Arc<SnapshotMap>,
-    pub(crate) modes: Modes,
     state: Mutex<State>,
     changed: Condvar,
     /// Counter: values that cannot be understood.
@@ -54,7 +52,6 @@ impl View {
         Self {
             snapshots: Arc::new(SnapshotMap::new(cells_max)),
             notes: Arc::new(SnapshotMap::new(NOTES_MAX)),
-            modes: Modes::default(),
             state: Mutex::default(),
             changed: Condvar::new(),
             unreadable: Counter::default(),
@@ -68,6 +65,18 @@ impl View {
     /// How many parts a cell has in the topic.
     pub(crate) fn parts(&self, cell: &str) -> u32 {
         self.lock().parts.get(cell).copied().unwrap_or(0)
+    }
+
+    /// What a follower of the topic does with all that it reads.
+    pub(crate) fn reader(self: Arc<Self>) -> impl FnMut(Read<'_>) + Send + 'static {
+        let mut assembling: HashMap<Arc<str>, Assembly> = HashMap::new();
+        move |read| match read {
+            Read::Message(message) => take(message, &self, &mut assembling),
+            Read::End(partition) => {
+                self.lock().ended.insert(partition);
+                self.changed.notify_all();
+            }
+        }
     }
 
     fn await_that(&self, timeout: Duration, holds: impl Fn(&State) -> bool) -> bool {
@@ -89,15 +98,29 @@ impl View {
     }
 }
 
-/// The thread that reads.
+/// What a follower reads.
+pub(crate) enum Read<'a> {
+    /// A record.
+    Message(&'a BorrowedMessage<'a>),
+    /// There is nothing more in this partition, for now.
+    End(i32),
+}
+
+/// The thread that reads a topic.
 pub(crate) struct Follower {
     stop: Arc<AtomicBool>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
 impl Follower {
-    /// Starts to read all partitions from their beginning.
-    pub(crate) fn start(consumer: BaseConsumer, topic: &str, partitions: u32, view: Arc<View>) -> Result<Self, String> {
+    /// Starts to read all partitions from their beginning, on a thread of this name.
+    pub(crate) fn start(
+        consumer: BaseConsumer,
+        topic: &str,
+        partitions: u32,
+        name: &str,
+        each: impl FnMut(Read<'_>) + Send + 'static,
+    ) -> Result<Self, String> {
         let mut list = TopicPartitionList::new();
         for partition in 0..partitions {
             list.add_partition_offset(topic, partition as i32, Offset::Beginning)
@@ -107,8 +130,11 @@ impl Follower {
         let stop = Arc::new(AtomicBool::new(false));
         let stopping = stop.clone();
         let thread = std::thread::Builder::new()
-            .name("snapshots".to_owned())
-            .spawn(move || run(&consumer, &view, &stopping))
+            .name(name.to_owned())
+            .spawn({
+                let topic = topic.to_owned();
+                move || run(&consumer, &topic, each, &stopping)
+            })
             .map_err(|error| format!("cannot start a thread: {error}"))?;
         Ok(Self { stop, thread: Some(thread) })
     }
@@ -123,19 +149,15 @@ impl Drop for Follower {
     }
 }
 
-fn run(consumer: &BaseConsumer, view: &View, stop: &AtomicBool) {
-    let mut assembling: HashMap<Arc<str>, Assembly> = HashMap::new();
+fn run(consumer: &BaseConsumer, topic: &str, mut each: impl FnMut(Read<'_>), stop: &AtomicBool) {
     let mut told = None::<Instant>;
     while !stop.load(Ordering::Relaxed) {
         match consumer.poll(LOOK) {
             None => {}
-            Some(Ok(message)) => take(&message, view, &mut assembling),
-            Some(Err(KafkaError::PartitionEOF(partition))) => {
-                view.lock().ended.insert(partition);
-                view.changed.notify_all();
-            }
+            Some(Ok(message)) => each(Read::Message(&message)),
+            Some(Err(KafkaError::PartitionEOF(partition))) => each(Read::End(partition)),
             Some(Err(error)) if told.is_none_or(|told| told.elapsed() > Duration::from_secs(10)) => {
-                tracing::warn!(%error, "snapshots cannot be followed now; what is read goes stale, and says so");
+                tracing::warn!(topic, %error, "the topic cannot be followed now; what is read here goes stale, and says so");
                 told = Some(Instant::now());
             }
             Some(Err(_)) => {}
@@ -180,7 +202,8 @@ fn take(message: &BorrowedMessage<'_>, view: &View, assembling: &mut HashMap<Arc
             }
             Err(_) => false,
         },
-        (Some(Ok(SnapshotKey::Mode { .. })), Some(value)) => view.modes.take(message.offset(), value),
+        // Where modes were before they had a topic of their own. Engines have them from the sample log.
+        (Some(Ok(SnapshotKey::Mode { .. })), Some(_)) => true,
         (Some(Ok(_)), None) => true,
         _ => false,
     };

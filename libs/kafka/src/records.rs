@@ -1,4 +1,4 @@
-//! The keys and values of the snapshot and the checkpoint topic, as bytes and back. `schemas/topics.md` describes them
+//! The keys and values of the snapshot, the checkpoint and the control topic, as bytes and back. `schemas/topics.md` describes them
 //! for others.
 //!
 //! Every value begins with its version; a version once written is decoded for ever (`tests/fixtures`). Keys have none:
@@ -37,8 +37,7 @@ pub enum SnapshotKey {
         /// What about.
         name: Arc<str>,
     },
-    /// The mode that an operator has set; its value is the record of the sample log. In the first partition, so that
-    /// there is one order of them.
+    /// Where the modes that operators set were before they had a topic of their own. Nobody writes it any more.
     Mode {
         /// The cell, or all.
         cell: Option<Arc<str>>,
@@ -98,6 +97,91 @@ impl SnapshotKey {
         };
         input.finish()?;
         Ok(key)
+    }
+}
+
+/// A key of the control topic.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ControlKey {
+    /// The mode that an operator has set; its value is the record of the sample log.
+    Mode {
+        /// The cell, or all.
+        cell: Option<Arc<str>>,
+    },
+    /// What all processes are configured alike: [`Agreed`].
+    Agreed,
+}
+
+impl ControlKey {
+    /// As bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Encoder::default();
+        match self {
+            Self::Mode { cell } => {
+                out.put_u8(0);
+                out.put_bool(cell.is_some());
+                out.put_str(cell.as_deref().unwrap_or(""));
+            }
+            Self::Agreed => out.put_u8(1),
+        }
+        out.bytes
+    }
+
+    /// From bytes.
+    ///
+    /// # Errors
+    /// If they are no key.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let mut input = Decoder::new(bytes);
+        let key = match input.get_u8()? {
+            0 => {
+                let has_cell = input.get_bool()?;
+                let cell = Arc::from(input.get_str()?);
+                Self::Mode { cell: has_cell.then_some(cell) }
+            }
+            1 => Self::Agreed,
+            _ => return Err(input.error("kind of key")),
+        };
+        input.finish()?;
+        Ok(key)
+    }
+}
+
+/// What all processes of a cluster must be configured alike: the ticks in the log mean something else otherwise.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Agreed {
+    /// Whether time is that of the samples, not of the wall clock.
+    pub event_time: bool,
+    /// Seconds from tick to tick.
+    pub tick_seconds: i64,
+}
+
+impl std::fmt::Display for Agreed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let time = if self.event_time { "event" } else { "wall" };
+        write!(f, "{time} time with ticks of {} s", self.tick_seconds)
+    }
+}
+
+impl Agreed {
+    /// As bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Encoder::default();
+        out.put_u8(VERSION);
+        out.put_bool(self.event_time);
+        out.put_i64(self.tick_seconds);
+        out.bytes
+    }
+
+    /// From bytes.
+    ///
+    /// # Errors
+    /// If they are damaged or of a newer version.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let mut input = versioned(bytes)?;
+        let agreed = Self { event_time: input.get_bool()?, tick_seconds: input.get_i64()? };
+        input.finish()?;
+        Ok(agreed)
     }
 }
 

@@ -15,14 +15,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use headroom_log::{PublishError, Published, SnapshotLog, SnapshotRecord, Subscription};
-use headroom_model::LogRecord;
 use headroom_model::hash::partition_of;
-use tokio::sync::watch;
 
 use crate::Connection;
 use crate::cluster::Cluster;
 use crate::follower::{Follower, View};
-use crate::modes::ModeWriter;
 use crate::records::{PART_OVERHEAD, SnapshotKey, encode_claim, encode_note, parts_of};
 use crate::topics::Layout;
 use crate::writer::{KeyValue, WriteError, Writer};
@@ -45,7 +42,6 @@ pub struct KafkaSnapshotLog {
     layout: Layout,
     topic: String,
     view: Arc<View>,
-    modes: ModeWriter,
     claims: Mutex<BTreeMap<u32, Held>>,
     _follower: Follower,
 }
@@ -94,32 +90,11 @@ impl KafkaSnapshotLog {
         let consumer = cluster
             .consumer(PREFETCH_BYTES_MAX, layout.message_bytes_max)
             .map_err(|error| format!("kafka: no consumer: {error}"))?;
-        let follower = Follower::start(consumer, &topic, layout.partitions, view.clone())?;
+        let follower = Follower::start(consumer, &topic, layout.partitions, "snapshots", view.clone().reader())?;
         if !view.await_all(layout.partitions, CATCH_UP) {
             return Err(format!("kafka: {topic} could not be read to its end within {} s", CATCH_UP.as_secs()));
         }
-        let modes = ModeWriter::new(&cluster, &topic)?;
-        Ok(Self { cluster, layout: layout.clone(), topic, view, modes, claims: Mutex::default(), _follower: follower })
-    }
-
-    /// Tells everybody who follows the topic of the mode that an operator has set, a [`LogRecord::Mode`]; resolves when
-    /// that is durable.
-    ///
-    /// # Errors
-    /// [`PublishError::Unavailable`].
-    pub async fn publish_mode(&self, record: &LogRecord) -> Result<(), PublishError> {
-        let LogRecord::Mode { cell, .. } = record else { return Ok(()) };
-        self.modes.write(cell.clone(), record).await
-    }
-
-    /// The modes that operators have set, in the order in which they were, each with its place in that order.
-    pub fn modes(&self) -> Vec<(i64, LogRecord)> {
-        self.view.modes.in_force()
-    }
-
-    /// Wakes when a mode was set.
-    pub fn modes_changed(&self) -> watch::Receiver<i64> {
-        self.view.modes.subscribe()
+        Ok(Self { cluster, layout: layout.clone(), topic, view, claims: Mutex::default(), _follower: follower })
     }
 
     /// Follows the notes of all owners; the names are `partition/name`.

@@ -47,7 +47,7 @@ impl Wanted {
 pub struct Layout {
     /// What the names of all topics begin with.
     pub prefix: String,
-    /// Partitions of each; fixed for their life, because the cell's hash decides.
+    /// Partitions of each but the control topic, which has one; fixed for their life, because the cell's hash decides.
     pub partitions: u32,
     /// Copies of each record.
     pub replication_factor: u32,
@@ -90,6 +90,11 @@ impl Layout {
         format!("{}.decisions", self.prefix)
     }
 
+    /// The topic of what holds for the whole cluster.
+    pub fn control(&self) -> String {
+        format!("{}.control", self.prefix)
+    }
+
     /// The group whose members share the partitions.
     pub fn aggregators(&self) -> String {
         format!("{}.aggregators", self.prefix)
@@ -117,8 +122,20 @@ impl Layout {
         let mut settings = self.durable();
         settings.push(("cleanup.policy", Wanted::Exactly("delete".to_owned())));
         settings.push(("retention.ms", Wanted::Exactly(self.retention_ms.to_string())));
-        settings.push(("retention.bytes", Wanted::AtCreation("-1".to_owned())));
         settings
+    }
+
+    /// The settings of a topic of ours.
+    fn settings(&self, topic: &str) -> Vec<(&'static str, Wanted)> {
+        let unbounded = |wanted: fn(String) -> Wanted| ("retention.bytes", wanted("-1".to_owned()));
+        if topic == self.samples() {
+            // What was acknowledged and not yet read must not go because there is much of it.
+            [self.kept(), vec![unbounded(Wanted::Exactly)]].concat()
+        } else if topic == self.decisions() {
+            [self.kept(), vec![unbounded(Wanted::AtCreation)]].concat()
+        } else {
+            self.compacted()
+        }
     }
 
     fn compacted(&self) -> Vec<(&'static str, Wanted)> {
@@ -138,19 +155,24 @@ impl Layout {
 
     /// Makes the topics that are missing and checks those that are there.
     pub(crate) fn ensure(&self, cluster: &Cluster, topic: &str) -> Result<(), String> {
-        let settings =
-            if topic == self.samples() || topic == self.decisions() { self.kept() } else { self.compacted() };
+        let settings = self.settings(topic);
+        let partitions = if topic == self.control() { 1 } else { self.partitions };
         let unknown = |error: &dyn std::fmt::Display| format!("kafka: the topic {topic} cannot be looked up: {error}");
         if cluster.topic(topic).map_err(|error| unknown(&error))?.is_none() {
             let values: Vec<_> = settings.iter().map(|(key, wanted)| (*key, wanted.value())).collect();
-            cluster.create(topic, self.partitions, self.replication_factor, &values).map_err(|error| {
+            cluster.create(topic, partitions, self.replication_factor, &values).map_err(|error| {
                 format!(
-                    "kafka: the topic {topic} is not there and cannot be made with {} partitions and \
-                     kafka.replication_factor {}: {error}",
-                    self.partitions, self.replication_factor
+                    "kafka: the topic {topic} is not there and cannot be made with {partitions} partitions and \
+                     kafka.replication_factor {}: {error}{}",
+                    self.replication_factor,
+                    if error.contains("InvalidReplicationFactor") {
+                        "; there are fewer brokers than that, on one set kafka.replication_factor: 1"
+                    } else {
+                        ""
+                    }
                 )
             })?;
-            tracing::info!(topic, partitions = self.partitions, "made a topic");
+            tracing::info!(topic, partitions, "made a topic");
         }
         // A topic that was just made is known to one broker before the others.
         let deadline = std::time::Instant::now() + crate::cluster::ASK;
@@ -166,12 +188,19 @@ impl Layout {
                 _ => std::thread::sleep(std::time::Duration::from_millis(50)),
             }
         };
-        if found.partitions != self.partitions {
+        if topic == self.control() && found.partitions != partitions {
             return Err(format!(
-                "kafka: the topic {topic} has {} partitions, kafka.partitions says {}; the count is fixed for the life of \
+                "kafka: the topic {topic} has {} partitions, but needs one, so that modes have one order; delete it, it is \
+                 made anew, or begin anew under another kafka.topic_prefix",
+                found.partitions
+            ));
+        }
+        if found.partitions != partitions {
+            return Err(format!(
+                "kafka: the topic {topic} has {} partitions, kafka.partitions says {partitions}; the count is fixed for the life of \
                  the topics, because it decides where a cell lies: set kafka.partitions to {}, or begin anew under another \
                  kafka.topic_prefix",
-                found.partitions, self.partitions, found.partitions
+                found.partitions, found.partitions
             ));
         }
         if found.replication_factor < self.replication_factor {
@@ -205,6 +234,15 @@ impl Layout {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_bound_in_bytes_may_delete_samples() {
+        let layout = Layout::default();
+        let of = |topic: String| layout.settings(&topic).into_iter().find(|(key, _)| *key == "retention.bytes");
+        let accepts = |topic, found| of(topic).is_some_and(|(_, wanted)| wanted.accepts(found));
+        assert!(accepts(layout.samples(), "-1") && !accepts(layout.samples(), "1073741824"));
+        assert!(accepts(layout.decisions(), "1073741824"), "whoever reads decisions may keep as few as they like");
+    }
 
     #[test]
     fn settings_are_compared_as_they_are_meant() {

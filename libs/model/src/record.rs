@@ -360,6 +360,12 @@ mod tests {
     use super::*;
     use crate::batch::SampleBatchBuilder;
 
+    macro_rules! fixture {
+        ($name:literal, $record:expr) => {
+            ($name, include_bytes!(concat!("../tests/fixtures/record-v1-", $name, ".bin")).as_slice(), $record)
+        };
+    }
+
     fn batch() -> SampleBatch {
         let mut builder = SampleBatchBuilder::default();
         for server in 0..3 {
@@ -383,15 +389,29 @@ mod tests {
                 builder.push(resource, series, 5, 1_000 + server, 0.5);
             }
         }
-        builder.finish()
+        let mut batch = builder.finish();
+        batch.histograms.push(HistogramPoint {
+            resource: 1,
+            series: 1,
+            start_ns: 5,
+            time_ns: 1_001,
+            count: 6,
+            sum: 2.5,
+            scale: -3,
+            zero_count: 1,
+            offset: -2,
+            buckets: [2, 0, 3].into(),
+        });
+        batch
     }
 
-    /// As the first release wrote samples: the dictionaries, then column after column in full.
+    /// As the first release wrote samples: the dictionaries, then column after column in full, then the histograms.
     fn first_form(batch: &SampleBatch) -> Vec<u8> {
         let packed = LogRecord::Samples(Arc::new(batch.clone())).encode();
         let (mut points, mut out) = (Encoder::default(), Encoder::default());
         points::encode(&batch.points, batch.series.len(), &mut points);
-        let dictionaries = packed.len() - points.bytes.len() - 4;
+        let histograms = 4 + batch.histograms.iter().map(|point| 60 + 8 * point.buckets.len()).sum::<usize>();
+        let dictionaries = packed.len() - points.bytes.len() - histograms;
         out.bytes.extend_from_slice(&packed[..dictionaries]);
         out.bytes[1] = 0;
         out.put_u32s(&batch.points.resource);
@@ -399,8 +419,54 @@ mod tests {
         out.put_i64s(&batch.points.start_ns);
         out.put_i64s(&batch.points.time_ns);
         out.put_f64s(&batch.points.value);
-        out.put_u32(0);
+        out.bytes.extend_from_slice(&packed[packed.len() - histograms..]);
         out.bytes
+    }
+
+    /// A record of every kind as it was first written. What is written otherwise one day gets a file more; these never
+    /// change.
+    #[test]
+    fn what_was_once_written_is_read_for_ever() {
+        let mode = |cell: Option<&str>, mode| LogRecord::Mode {
+            cell: cell.map(Into::into),
+            mode,
+            owner: "operator".into(),
+            reason: "why".into(),
+        };
+        let samples = || LogRecord::Samples(Arc::new(batch()));
+        for (name, recorded, record) in [
+            fixture!("samples-first-form", samples()),
+            fixture!("samples-packed", samples()),
+            fixture!("tick", LogRecord::Tick(Timestamp::from_seconds(1_795_255_210))),
+            fixture!("policy", LogRecord::Policy("version: 1\n".into())),
+            fixture!("mode-of-a-cell", mode(Some("eu-1"), Some(Mode::Off))),
+            fixture!("mode-of-all-cells", mode(None, Some(Mode::Observe))),
+            fixture!("mode-of-the-policy", mode(None, None)),
+            fixture!("mode-enforce", mode(Some("eu-1"), Some(Mode::Enforce { percent: 25.0 }))),
+            fixture!(
+                "remove",
+                LogRecord::Remove {
+                    cell: "eu-1".into(),
+                    server: "web-1".into(),
+                    owner: "operator".into(),
+                    reason: "why".into(),
+                }
+            ),
+            fixture!(
+                "ack",
+                LogRecord::Ack {
+                    cell: "eu-1".into(),
+                    server: "web-1".into(),
+                    class: "discretionary".into(),
+                    consumer: "worker".into(),
+                    epoch: 1_795_255_210,
+                    in_use: 0.25,
+                }
+            ),
+            fixture!("backlog", LogRecord::Backlog { from: 7, to: 9 }),
+        ] {
+            assert_eq!(LogRecord::decode(recorded), Ok(record), "{name}");
+        }
     }
 
     #[test]

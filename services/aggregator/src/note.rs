@@ -15,6 +15,9 @@ pub(crate) const PROGRESS: &str = "progress";
 /// Name of the note that says which metrics were seen.
 pub(crate) const INPUTS: &str = "inputs";
 
+/// Name of the note that has the policy in force.
+pub(crate) const POLICY: &str = "policy";
+
 /// The version written in front of every note.
 const VERSION: u8 = 1;
 
@@ -44,6 +47,22 @@ fn up_to(newest: u8, bytes: &[u8]) -> Result<(u8, Decoder<'_>), DecodeError> {
         return Err(DecodeError { what: "version of a note (written by a newer headroom?)", at: 0 });
     }
     Ok((version, input))
+}
+
+/// Hash and text of the policy in force.
+pub(crate) fn encode_policy(hash: &str, text: &str) -> Vec<u8> {
+    let mut out = Encoder::default();
+    out.put_u8(VERSION);
+    out.put_str(hash);
+    out.put_str(text);
+    out.bytes
+}
+
+pub(crate) fn decode_policy(bytes: &[u8]) -> Result<(Arc<str>, Arc<str>), DecodeError> {
+    let mut input = versioned(bytes)?;
+    let (hash, text) = (input.get_str()?.into(), input.get_str()?.into());
+    input.finish()?;
+    Ok((hash, text))
 }
 
 pub(crate) fn encode_progress(progress: &Progress) -> Vec<u8> {

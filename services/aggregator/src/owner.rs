@@ -289,6 +289,7 @@ impl Owner {
         let mut slices = Slices::default();
         let mut announced = None;
         let mut inputs_announced = None;
+        let mut policy_announced = None;
         while !self.stop.load(Ordering::Relaxed) && !owning.fence.is_raised() {
             status.answer_inputs(partition, &engine);
             if let Some(range) = passed_over.take_if(|range| tail.position.0 >= range.start) {
@@ -356,6 +357,12 @@ impl Owner {
                 if options.announce != Announce::Never && progress.caught_up {
                     announced = Some(tail.position);
                     publisher.note(note::PROGRESS, note::encode_progress(&progress), owning);
+                    if policy_announced != progress.policy
+                        && let (Some(hash), Some(text)) = (engine.policy_hash(), engine.policy_text())
+                    {
+                        policy_announced = Some(hash.clone());
+                        publisher.note(note::POLICY, note::encode_policy(hash, text), owning);
+                    }
                     if inputs_announced.is_none_or(|last| tick.seconds() - last >= INPUTS_SECONDS) {
                         inputs_announced = Some(tick.seconds());
                         publisher.note(note::INPUTS, note::encode_inputs(&engine.inputs()), owning);

@@ -47,6 +47,8 @@ pub struct Progress {
 pub struct Status {
     progress: Vec<Mutex<Progress>>,
     inputs: Vec<ArcSwap<InputsReport>>,
+    /// Hash and text of the policy that an owner elsewhere has told last.
+    policy: Mutex<Option<(Arc<str>, Arc<str>)>>,
     /// How many times somebody has asked for the inputs, and per partition the question answered last.
     inputs_asked: AtomicU64,
     inputs_answered: Vec<AtomicU64>,
@@ -76,6 +78,7 @@ impl Status {
         Self {
             progress: (0..partitions).map(|_| Mutex::default()).collect(),
             inputs: (0..partitions).map(|_| ArcSwap::default()).collect(),
+            policy: Mutex::default(),
             inputs_asked: AtomicU64::new(0),
             inputs_answered: (0..partitions).map(|_| AtomicU64::new(0)).collect(),
             local,
@@ -122,6 +125,12 @@ impl Status {
         }
     }
 
+    /// Hash and text of the policy in force, as engines of other processes have told; `None` if none has, or if they are
+    /// here and have that of this process.
+    pub fn policy(&self) -> Option<(Arc<str>, Arc<str>)> {
+        self.policy.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// The newest tick of any partition.
     pub fn last_tick(&self) -> Option<Timestamp> {
         Some(self.last_tick.load(Ordering::Acquire)).filter(|nanos| *nanos != NO_TICK).map(Timestamp)
@@ -158,6 +167,10 @@ impl Status {
                     held.store(Arc::new(report));
                 }
             }
+            note::POLICY => {
+                let policy = note::decode_policy(bytes)?;
+                *self.policy.lock().unwrap_or_else(PoisonError::into_inner) = Some(policy);
+            }
             _ => return Err(unknown),
         }
         Ok(())
@@ -175,6 +188,15 @@ impl Status {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_policy_in_force_is_what_an_owner_has_told() {
+        let status = Status::remote(1);
+        assert_eq!(status.policy(), None);
+        status.take_note("0/policy", &note::encode_policy("b1946ac9", "version: 1\n")).unwrap();
+        assert_eq!(status.policy(), Some(("b1946ac9".into(), "version: 1\n".into())));
+        assert!(status.take_note("0/policy", &[1, 2]).is_err());
+    }
 
     /// Readers ask what time it is at every request; no engine's turn at its partition may hold them up.
     #[test]

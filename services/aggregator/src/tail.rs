@@ -109,6 +109,7 @@ fn open(
                     partition, %wanted, %oldest,
                     "the log no longer reaches back to where the engine stood; windows fill anew"
                 );
+                lost(log, partition, oldest.0.saturating_sub(wanted.0));
                 position = oldest;
             }
             Err(ReadError::BeyondEnd { wanted, end }) => {
@@ -116,6 +117,7 @@ fn open(
                     partition, %wanted, %end,
                     "the checkpoint knows records that the log has lost; going on at its end"
                 );
+                lost(log, partition, wanted.0.saturating_sub(end.0));
                 position = end;
             }
             Err(error @ (ReadError::NoSuchPartition { .. } | ReadError::Closed)) => {
@@ -129,4 +131,34 @@ fn open(
         }
     }
     None
+}
+
+/// Counts what a log no longer has, beside what its readers find damaged.
+fn lost(log: &dyn SampleLog, partition: u32, records: u64) {
+    if let Some(stats) = log.stats(partition) {
+        stats.damaged_records.add(records);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use headroom_log::memory::MemorySampleLog;
+    use headroom_model::Timestamp;
+
+    #[test]
+    fn what_the_log_has_lost_is_counted() {
+        let log = MemorySampleLog::new(1, 1 << 20);
+        for second in 0..5 {
+            log.append(0, Arc::new(LogRecord::Tick(Timestamp::from_seconds(second)))).wait_blocking().unwrap();
+        }
+        log.set_retention_floor(0, Position(3));
+        assert_eq!(log.truncate_before(0, Position(3)), Position(3));
+        let stop = AtomicBool::new(false);
+        let lost = || log.stats(0).unwrap().damaged_records.get();
+        let tail = Tail::open(&log, 0, Position(1), &stop).unwrap();
+        assert_eq!((tail.position, lost()), (Position(3), 2));
+        let tail = Tail::open(&log, 0, Position(9), &stop).unwrap();
+        assert_eq!((tail.position, lost()), (Position(5), 6));
+    }
 }

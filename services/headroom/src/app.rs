@@ -18,7 +18,7 @@ use headroom_api::ApiLimits;
 use headroom_config::{Config, TimeMode, load_policy};
 use headroom_engine::CompiledPolicy;
 use headroom_health_api::{CommandsOptions, LogCommands, Policies, Role, RoleOptions, TellReaders};
-use headroom_kafka::KafkaSnapshotLog;
+use headroom_kafka::KafkaControl;
 use headroom_kafka::source::SourceMetrics;
 use headroom_kafka_ingestor::Sources;
 use headroom_log::{Position, SampleLog};
@@ -149,12 +149,11 @@ impl App {
         let log = ports.log.clone();
         collect::log_stats(&telemetry, &log, ports.disk_snapshots.as_ref());
         let read_model = Arc::new(ReadModel::new(if event_time { 0 } else { GRACE_SECONDS }));
-        // A partition without records has no policy yet, and an engine without a policy can place no sample.
-        if roles.otlp_ingestor || roles.kafka_ingestor || roles.aggregator {
-            for partition in 0..log.partitions() {
-                if log.end(partition) == Position(0) {
-                    append_policy(&*log, partition, &policy).await?;
-                }
+        // A partition without records has no policy yet, and an engine without a policy can place no sample. Whatever the
+        // role: the first record of the API is a command, and nobody after it would find the partition empty.
+        for partition in 0..log.partitions() {
+            if log.end(partition) == Position(0) {
+                append_policy(&*log, partition, &policy).await?;
             }
         }
         readiness.set("log", true, "open");
@@ -192,7 +191,7 @@ impl App {
                     event_time.then_some(clock.clone()),
                     &policy,
                     &ingestor,
-                    ports.kafka.as_ref().and_then(|kafka| kafka.snapshots.clone()),
+                    ports.kafka.as_ref().map(|kafka| kafka.control.clone()),
                     refused_of_topics.clone(),
                 )),
                 now,
@@ -315,14 +314,14 @@ fn commands(
     clock: Option<Arc<EventClock>>,
     policy: &Policies,
     ingestor: &Arc<Ingestor>,
-    readers: Option<Arc<KafkaSnapshotLog>>,
+    control: Option<Arc<KafkaControl>>,
     refused_of_topics: Arc<OnceLock<Vec<SourceMetrics>>>,
 ) -> LogCommands {
     let ingestor = ingestor.clone();
-    let tell_readers = readers.map(|readers| -> TellReaders {
+    let tell_readers = control.map(|control| -> TellReaders {
         Arc::new(move |record| {
-            let readers = readers.clone();
-            Box::pin(async move { readers.publish_mode(&record).await.map_err(|error| error.to_string()) })
+            let control = control.clone();
+            Box::pin(async move { control.publish_mode(&record).await.map_err(|error| error.to_string()) })
         })
     });
     LogCommands::new(CommandsOptions {

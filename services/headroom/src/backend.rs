@@ -4,7 +4,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use headroom_config::{Backend, Config};
-use headroom_kafka::{Connection, KafkaCheckpointStore, KafkaSampleLog, KafkaSnapshotLog, Layout, SampleLogLimits};
+use headroom_kafka::records::Agreed;
+use headroom_kafka::{
+    Connection, KafkaCheckpointStore, KafkaControl, KafkaSampleLog, KafkaSnapshotLog, Layout, SampleLogLimits,
+};
 use headroom_log::disk::{DataDir, DiskCheckpointStore, DiskSampleLog, DiskSnapshotLog, OsStorage};
 use headroom_log::{CheckpointStore, SampleLog, SnapshotLog};
 
@@ -28,6 +31,7 @@ pub(crate) struct Kafka {
     pub(crate) connection: Connection,
     pub(crate) layout: Layout,
     pub(crate) snapshots: Option<Arc<KafkaSnapshotLog>>,
+    pub(crate) control: Arc<KafkaControl>,
 }
 
 /// Opens what the roles need. Blocks until it is open.
@@ -37,7 +41,7 @@ pub(crate) struct Kafka {
 pub(crate) fn open(config: &Config, roles: Roles, data_dir: &Path, event_time: bool) -> Result<Ports, String> {
     match config.log.backend {
         Backend::Disk => open_disk(config, data_dir, event_time),
-        Backend::Kafka => tokio::task::block_in_place(|| open_kafka(config, roles)),
+        Backend::Kafka => tokio::task::block_in_place(|| open_kafka(config, roles, event_time)),
     }
 }
 
@@ -68,10 +72,13 @@ fn open_disk(config: &Config, data_dir: &Path, event_time: bool) -> Result<Ports
     })
 }
 
-fn open_kafka(config: &Config, roles: Roles) -> Result<Ports, String> {
+fn open_kafka(config: &Config, roles: Roles, event_time: bool) -> Result<Ports, String> {
     let kafka = &config.kafka;
     let connection = sources::connection("kafka", &kafka.brokers, kafka.tls.as_ref(), kafka.sasl.as_ref())?;
     let layout = settings::layout(config);
+    // First: nothing is written, nor anything owned, where time is another.
+    let agreed = Agreed { event_time, tick_seconds: config.time.tick_seconds };
+    let control = Arc::new(KafkaControl::open(&connection, &layout, agreed)?);
     let log = KafkaSampleLog::open(&connection, &layout, SampleLogLimits::default())?;
     let snapshots = match roles.aggregator || roles.health_api {
         true => Some(Arc::new(KafkaSnapshotLog::open(&connection, &layout, CELLS_MAX)?)),
@@ -87,6 +94,6 @@ fn open_kafka(config: &Config, roles: Roles) -> Result<Ports, String> {
         snapshots: snapshots.clone().map(|snapshots| snapshots as Arc<dyn SnapshotLog>),
         checkpoints,
         disk_snapshots: None,
-        kafka: Some(Kafka { connection, layout, snapshots }),
+        kafka: Some(Kafka { connection, layout, snapshots, control }),
     })
 }

@@ -4,9 +4,8 @@
 //! change at any moment: a caretaker sees to it that every partition that comes here gets the policy of this process
 //! and its present tick.
 
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use headroom_aggregator::{
@@ -48,21 +47,30 @@ pub(crate) struct Engines {
 /// What the group's callbacks and the caretaker share.
 struct Shared {
     aggregator: Arc<Aggregator>,
-    /// Whether the group has said what is ours, be it nothing.
-    joined: AtomicBool,
+    /// What the group has said is ours, be it nothing; `None` until it has. To own it takes a moment more.
+    assigned: Mutex<Option<BTreeSet<u32>>>,
     changed: watch::Sender<u64>,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Option<BTreeSet<u32>>> {
+        self.assigned.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Owners for Shared {
     fn assigned(&self, partitions: &[u32]) {
+        self.lock().get_or_insert_default().extend(partitions);
         if let Err(error) = self.aggregator.own(partitions.iter().copied()) {
             tracing::error!(%error, ?partitions, "partitions that this process should own have no engine");
         }
-        self.joined.store(true, Ordering::Release);
         self.changed.send_modify(|change| *change += 1);
     }
 
     fn revoked(&self, partitions: &[u32]) {
+        if let Some(assigned) = &mut *self.lock() {
+            assigned.retain(|partition| !partitions.contains(partition));
+        }
         self.aggregator.disown(partitions.iter().copied());
         self.changed.send_modify(|change| *change += 1);
     }
@@ -114,11 +122,11 @@ impl Engines {
                     (Some(_), true) => Announce::Always,
                 },
                 // In one process, whoever would fill the log is out when the engines are.
-                outages: ports.kafka.as_ref().and_then(|kafka| kafka.snapshots.clone()).filter(|_| !event_time).map(
-                    |snapshots| Outages {
+                outages: ports.kafka.as_ref().map(|kafka| kafka.control.clone()).filter(|_| !event_time).map(
+                    |control| Outages {
                         now: clock::wall(),
                         after_seconds: policy.load().lease.lease_seconds,
-                        modes: Arc::new(move || snapshots.modes().into_iter().map(|(_, record)| record).collect()),
+                        modes: Arc::new(move || control.modes().into_iter().map(|(_, record)| record).collect()),
                     },
                 ),
             },
@@ -130,7 +138,7 @@ impl Engines {
         let aggregator = Arc::new(aggregator);
         collect::lag(telemetry, &ports.log, &aggregator.status(), ports.kafka.is_some());
         let shared =
-            Shared { aggregator: aggregator.clone(), joined: AtomicBool::new(false), changed: watch::Sender::new(0) };
+            Shared { aggregator: aggregator.clone(), assigned: Mutex::default(), changed: watch::Sender::new(0) };
         Ok(Self {
             aggregator,
             log: ports.log.clone(),
@@ -248,14 +256,20 @@ impl Caretaker {
                     }
                 }
             }
-            let now = (self.shared.joined.load(Ordering::Acquire), behind, held.len());
+            // What was assigned and is not held yet has no engine that could have caught up.
+            let now = self.shared.lock().as_ref().map(|assigned| {
+                let behind = behind + assigned.iter().filter(|partition| !held.contains(partition)).count();
+                (behind, assigned.len())
+            });
             if ready != Some(now) {
                 ready = Some(now);
                 match now {
-                    (false, ..) => self.readiness.set("engines", false, "waiting for the group of aggregators"),
-                    (true, 0, held) => self.readiness.set("engines", true, format!("{held} partitions, caught up")),
-                    (true, behind, held) => {
-                        let detail = format!("{behind} of {held} partitions are still reading the log");
+                    None => self.readiness.set("engines", false, "waiting for the group of aggregators"),
+                    Some((0, assigned)) => {
+                        self.readiness.set("engines", true, format!("{assigned} partitions, caught up"));
+                    }
+                    Some((behind, assigned)) => {
+                        let detail = format!("{behind} of {assigned} partitions are still reading the log");
                         self.readiness.set("engines", false, detail);
                     }
                 }

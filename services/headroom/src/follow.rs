@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use headroom_aggregator::Status;
-use headroom_kafka::KafkaSnapshotLog;
+use headroom_kafka::{KafkaControl, KafkaSnapshotLog};
 use headroom_log::{SnapshotLog, SnapshotRecord};
 use headroom_model::policy::Mode;
 use headroom_model::{CellSnapshot, LogRecord};
@@ -34,8 +34,8 @@ pub(crate) fn start(ports: &Ports, engines: Option<&Engines>, read_model: &Arc<R
             let status = remote();
             if let Some(log) = kafka.snapshots.as_ref().filter(|_| reads) {
                 // Before anybody can ask: a switch that was thrown is in force from the first answer on.
-                let obeyed = obey(log.modes(), -1, read_model);
-                tokio::spawn(run(log.clone(), read_model.clone(), status.clone(), obeyed));
+                let obeyed = obey(kafka.control.modes(), -1, read_model);
+                tokio::spawn(run(log.clone(), kafka.control.clone(), read_model.clone(), status.clone(), obeyed));
             }
             status
         }
@@ -45,13 +45,19 @@ pub(crate) fn start(ports: &Ports, engines: Option<&Engines>, read_model: &Arc<R
 }
 
 /// Follows for as long as the process runs; where no engine holds the log, this does.
-async fn run(log: Arc<KafkaSnapshotLog>, read_model: Arc<ReadModel>, status: Arc<Status>, mut obeyed: i64) {
+async fn run(
+    log: Arc<KafkaSnapshotLog>,
+    control: Arc<KafkaControl>,
+    read_model: Arc<ReadModel>,
+    status: Arc<Status>,
+    mut obeyed: i64,
+) {
     let (mut snapshots, mut notes) = (log.subscribe(), log.notes());
-    let mut modes = log.modes_changed();
+    let mut modes = control.modes_changed();
     loop {
         // Before the snapshots: an operator who throws the switch does not wait for one.
         modes.borrow_and_update();
-        obeyed = obey(log.modes(), obeyed, &read_model);
+        obeyed = obey(control.modes(), obeyed, &read_model);
         let told = tokio::select! {
             changed = modes.changed() => match changed {
                 Ok(()) => continue,

@@ -109,13 +109,26 @@ fn cluster_of(config: &Config, at: usize, section: &KafkaSource) -> Result<Conne
 /// A cluster as configured at `path`, with the password read from where it is.
 ///
 /// # Errors
-/// If the password cannot be had.
+/// If the password, or a file of the encryption, cannot be had.
 pub(crate) fn connection(
     path: &str,
     brokers: &[String],
     tls: Option<&KafkaTlsSection>,
     sasl: Option<&KafkaSaslSection>,
 ) -> Result<Connection, String> {
+    if let Some(tls) = tls {
+        let files = [
+            ("ca_file", Some(&tls.ca_file)),
+            ("cert_file", tls.cert_file.as_ref()),
+            ("key_file", tls.key_file.as_ref()),
+        ];
+        for (key, file) in files {
+            // The library's own complaint names neither the key nor the file.
+            if let Some(file) = file {
+                crate::configuration::read(Path::new(file)).map_err(|error| format!("{path}.tls.{key}: {error}"))?;
+            }
+        }
+    }
     Ok(Connection {
         brokers: brokers.to_vec(),
         tls: tls.map(|tls| Tls {

@@ -30,7 +30,7 @@ pub struct CommandsOptions {
     pub status: Arc<Status>,
     /// The clock, in event time.
     pub clock: Option<Arc<EventClock>>,
-    /// The policy in force.
+    /// The policy in force, unless the engines of other processes tell of another.
     pub policy: Policies,
     /// Tells the readers of all processes of a mode, where there are others.
     pub tell_readers: Option<TellReaders>,
@@ -168,6 +168,10 @@ impl Commands for LogCommands {
     }
 
     fn policy(&self) -> PolicyText {
+        // Where the engines are elsewhere, theirs is in force and this process's own file only what it might be.
+        if let Some((hash, text)) = self.0.status.policy() {
+            return PolicyText { hash, text };
+        }
         let policy = self.0.policy.load();
         PolicyText { hash: policy.hash.clone(), text: policy.text.clone() }
     }

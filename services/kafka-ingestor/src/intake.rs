@@ -97,6 +97,11 @@ impl Intake for SampleIntake {
             let message = report.message.unwrap_or_default();
             return Err(Refusal { reason: reason.as_str(), message, encoding: encoding.as_str() });
         }
+        // Nor is one that says nothing: a topic is there for samples, and whatever is read as the wrong thing is empty.
+        if report.accepted_points == 0 {
+            let message = nothing_in(encoding, sniff(None, record.payload));
+            return Err(Refusal { reason: "no_samples", message, encoding: encoding.as_str() });
+        }
         self.metrics.count(encoding, &report);
         Ok(())
     }
@@ -119,6 +124,18 @@ impl Intake for SampleIntake {
                 parts.into_iter().map(move |part| (partition, Arc::new(LogRecord::Samples(Arc::new(part)))))
             })
             .collect()
+    }
+}
+
+/// What to do about a record without samples, read as one encoding, when it looks like another.
+fn nothing_in(encoding: MessageEncoding, looks_like: Option<MessageEncoding>) -> String {
+    match looks_like.filter(|looks_like| *looks_like != encoding) {
+        Some(other) => format!(
+            "read as {} it has no samples, but it looks like {}: set the source's encoding to that, or to auto",
+            encoding.as_str(),
+            other.as_str()
+        ),
+        None => format!("it has no samples, read as {}", encoding.as_str()),
     }
 }
 
@@ -213,12 +230,26 @@ mod tests {
             (None, b"{\"gauges\":{\"m\":1}}", "no_identity", "json"),
             (Some(MessageEncoding::Arrow), b"{}", "undecodable", "arrow"),
             (Some(MessageEncoding::OtlpJson), b"[1]", "undecodable", "otlp_json"),
+            (None, b"[]", "no_samples", "json"),
+            (None, b"{\"server\":\"a\",\"gauges\":{}}", "no_samples", "json"),
+            (None, b"{\"gauges\":{}}", "no_samples", "json"),
+            (None, b"{\"resourceMetrics\":[]}", "no_samples", "otlp_json"),
         ] {
             let mut intake = intake(encoding, &telemetry);
             let refusal = intake.take(&record(payload)).unwrap_err();
             assert_eq!((refusal.reason, refusal.encoding), (reason, named), "{refusal:?}");
             assert!(!refusal.message.is_empty() && intake.hand_over().is_empty(), "{refusal:?}");
         }
+    }
+
+    #[test]
+    fn counter_records_read_as_otlp_are_refused_by_what_they_look_like() {
+        let telemetry = Telemetry::new(TelemetryOptions { server_series_max: 0 });
+        let mut intake = intake(Some(MessageEncoding::OtlpJson), &telemetry);
+        let refusal = intake.take(&record(&counter("a", "c"))).unwrap_err();
+        assert_eq!((refusal.reason, refusal.encoding), ("no_samples", "otlp_json"));
+        assert!(refusal.message.contains("looks like json"), "{}", refusal.message);
+        assert_eq!(intake.metrics.records[MessageEncoding::OtlpJson as usize].get(), 0);
     }
 
     #[test]

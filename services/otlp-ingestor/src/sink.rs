@@ -1,9 +1,14 @@
 //! From a decoded batch to the acknowledgement: split by partition, append, wait for all.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use headroom_log::{AppendError, SampleLog};
+use headroom_log::{Append, AppendError, SampleLog};
 use headroom_model::{LogRecord, SampleBatch};
+
+/// How long a sender waits for the log. SDKs give up after ten seconds, and one that hears nothing until then drops what
+/// it would have sent again; brokers without a leader take longer than that.
+const PATIENCE: Duration = Duration::from_secs(8);
 
 /// Appends a batch to the partitions of its cells. When some partitions took their part and others did not, the whole
 /// is an error: the sender tries again, and the engine makes what it then sees twice harmless.
@@ -15,10 +20,24 @@ pub(crate) async fn append(log: &dyn SampleLog, batch: SampleBatch) -> Result<()
     if batch.is_empty() {
         return Ok(());
     }
-    let appends: Vec<_> = headroom_ingest::by_partition(batch, log.partitions())
+    let appends = headroom_ingest::by_partition(batch, log.partitions())
         .into_iter()
         .map(|(partition, part)| log.append(partition, Arc::new(LogRecord::Samples(Arc::new(part)))))
         .collect();
+    acknowledged(appends, PATIENCE).await
+}
+
+/// Waits for all, within a bound. What is under way then stays so: when it arrives beside its repeat, that is harmless.
+async fn acknowledged(appends: Vec<Append>, patience: Duration) -> Result<(), AppendError> {
+    tokio::time::timeout(patience, every(appends)).await.unwrap_or_else(|_| {
+        Err(AppendError::Disk {
+            kind: std::io::ErrorKind::TimedOut,
+            why: format!("the log has not acknowledged the samples within {} s", patience.as_secs()).into(),
+        })
+    })
+}
+
+async fn every(appends: Vec<Append>) -> Result<(), AppendError> {
     let mut refusal: Option<AppendError> = None;
     for append in appends {
         if let Err(error) = append.await {
@@ -38,6 +57,17 @@ fn prevailing(held: Option<AppendError>, next: AppendError) -> AppendError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use headroom_log::Position;
+
+    #[tokio::test]
+    async fn a_sender_is_told_to_come_back_before_it_gives_up() {
+        let (ticket, waiting) = Append::pending();
+        let refusal = acknowledged(vec![Append::ready(Ok(Position(0))), waiting], Duration::from_millis(10)).await;
+        assert!(refusal.is_err_and(|error| error.is_retryable()));
+        // The record is none the worse for it.
+        ticket.answer(Ok(Position(1)));
+        assert_eq!(acknowledged(vec![Append::ready(Ok(Position(2)))], PATIENCE).await, Ok(()));
+    }
 
     #[test]
     fn of_several_refusals_the_first_worth_a_retry_is_told() {

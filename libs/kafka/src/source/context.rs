@@ -1,5 +1,6 @@
 //! What the group and the client tell us. The callbacks run inside a poll, on the reader's thread.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -7,14 +8,16 @@ use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance};
 use rdkafka::error::{KafkaError, KafkaResult};
-use rdkafka::statistics::Statistics;
+use rdkafka::statistics::{self, Statistics};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
+use super::beginning;
 use super::flight::Flight;
 use super::metrics::SourceMetrics;
 use super::offsets::Offsets;
 use super::pace::Pace;
 use super::partitions::Partition;
+use super::reader::is_due;
 
 /// How long partitions that move wait for what is under way of them. What is not done then is read again by their next
 /// owner, so this is about work done twice, not about loss.
@@ -30,6 +33,8 @@ pub(super) struct Shared {
     pub(super) pace: Pace,
     /// The unit that records are gathered in.
     pub(super) staged: u64,
+    /// What was there when the group was new, as far as it was not assigned to us yet.
+    pub(super) skipped: BTreeSet<Partition>,
 }
 
 impl Shared {
@@ -45,12 +50,15 @@ pub(super) struct SourceContext {
     source: String,
     metrics: SourceMetrics,
     shared: Mutex<Shared>,
+    /// When an error of a kind was logged last. Without brokers the library tells of each attempt, several a second.
+    told: Mutex<BTreeMap<String, Option<Instant>>>,
 }
 
 impl SourceContext {
     pub(super) fn new(source: String, metrics: SourceMetrics, flight: Flight) -> Self {
-        let shared = Shared { offsets: Offsets::default(), flight, pace: Pace::default(), staged: 0 };
-        Self { source, metrics, shared: Mutex::new(shared) }
+        let shared =
+            Shared { offsets: Offsets::default(), flight, pace: Pace::default(), staged: 0, skipped: BTreeSet::new() };
+        Self { source, metrics, shared: Mutex::new(shared), told: Mutex::default() }
     }
 
     pub(super) fn shared(&self) -> MutexGuard<'_, Shared> {
@@ -120,7 +128,11 @@ impl ConsumerContext for SourceContext {
                 if consumer.assignment_lost() {
                     // Others have them already; a commit would be refused.
                     self.metrics.rebalance("lost");
-                    tracing::warn!(source = self.source, partitions = leaving.len(), "partitions were lost to others");
+                    tracing::warn!(
+                        source = self.source,
+                        partitions = leaving.len(),
+                        "partitions were lost: others have them, or their topic was deleted"
+                    );
                 } else {
                     self.metrics.rebalance("revoked");
                     self.settle(Some(&leaving));
@@ -135,10 +147,21 @@ impl ConsumerContext for SourceContext {
             }
             Rebalance::Assign(list) => {
                 self.metrics.rebalance("assigned");
+                let coming = partitions(list);
                 let mut shared = self.shared();
-                for partition in partitions(list) {
-                    shared.pace.forget(&partition);
-                    shared.offsets.assign(&partition);
+                for partition in &coming {
+                    shared.pace.forget(partition);
+                    shared.offsets.assign(partition);
+                }
+                let skipped: BTreeSet<_> =
+                    coming.into_iter().filter(|partition| shared.skipped.remove(partition)).collect();
+                drop(shared);
+                // Before the library asks where to begin.
+                if let Err(error) = beginning::at_the_end(consumer, &skipped) {
+                    tracing::error!(
+                        source = self.source,
+                        "the end of what there is could not be committed; reading begins at the oldest record: {error}"
+                    );
                 }
             }
             Rebalance::Error(error) => {
@@ -172,6 +195,13 @@ impl ConsumerContext for SourceContext {
     }
 }
 
+/// Records behind what is committed; as long as nothing is, behind the first record read, or the next to be.
+fn lag(partition: &statistics::Partition, first: Option<i64>) -> Option<i64> {
+    let begin = first.unwrap_or(partition.next_offset);
+    let uncommitted = || (begin >= 0 && partition.hi_offset >= begin).then(|| partition.hi_offset - begin);
+    Some(partition.consumer_lag).filter(|lag| *lag >= 0).or_else(uncommitted)
+}
+
 impl ClientContext for SourceContext {
     fn log(&self, level: RDKafkaLogLevel, fac: &str, message: &str) {
         let source = &self.source;
@@ -188,21 +218,43 @@ impl ClientContext for SourceContext {
     fn error(&self, error: KafkaError, reason: &str) {
         let code = error.rdkafka_error_code().map_or_else(|| "other".to_owned(), |code| format!("{code:?}"));
         self.metrics.error(&code);
-        tracing::warn!(source = self.source, "Kafka: {error}: {reason}");
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if is_due(told.entry(code).or_default(), Instant::now()) {
+            tracing::warn!(source = self.source, "Kafka: {error}: {reason}");
+        }
     }
 
     fn stats(&self, statistics: Statistics) {
         let shared = self.shared();
         for (topic, partition) in shared.offsets.assigned() {
-            let lag = statistics
-                .topics
-                .get(topic)
-                .and_then(|topic| topic.partitions.get(&partition))
-                .map(|partition| partition.consumer_lag)
-                .filter(|lag| *lag >= 0);
-            if let Some(lag) = lag {
+            let found = statistics.topics.get(topic).and_then(|topic| topic.partitions.get(&partition));
+            if let Some(lag) = found.and_then(|found| lag(found, shared.offsets.first(topic, partition))) {
                 self.metrics.lag(topic, partition, lag);
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_a_commit_the_lag_is_that_behind_the_first_record() {
+        let partition = |consumer_lag, next_offset, hi_offset| statistics::Partition {
+            consumer_lag,
+            next_offset,
+            hi_offset,
+            ..statistics::Partition::default()
+        };
+        for (partition, first, expected) in [
+            (partition(7, 100, 100), Some(20), Some(7)),
+            (partition(-1, 100, 100), Some(20), Some(80)),
+            (partition(-1, 90, 100), None, Some(10)),
+            (partition(-1, -1001, 100), None, None),
+            (partition(-1, 0, -1001), None, None),
+        ] {
+            assert_eq!(lag(&partition, first), expected, "{partition:?}");
         }
     }
 }

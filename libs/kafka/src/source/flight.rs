@@ -217,7 +217,16 @@ impl Part {
                 }
                 metrics.letter("failed");
                 *state = State::Again(now + RETRY_AFTER);
-                Outcome::Again(format!("the dead-letter topic does not take a record: {failure}"))
+                let hint = match failure.rdkafka_error_code() {
+                    // An unknown topic is waited for until the time of the record is up.
+                    Some(
+                        RDKafkaErrorCode::MessageTimedOut
+                        | RDKafkaErrorCode::UnknownTopicOrPartition
+                        | RDKafkaErrorCode::UnknownTopic,
+                    ) => "; does the topic exist? it is not made by itself",
+                    _ => "",
+                };
+                Outcome::Again(format!("the dead-letter topic does not take a record: {failure}{hint}"))
             }
         }
     }

@@ -12,11 +12,13 @@
 //! | `offsets` | how far each partition is done: a watermark without gaps |
 //! | `flight` | what waits for the log, or for the dead-letter topic, and is tried again |
 //! | `pace` | which partitions to pause, so that memory is bounded and a backlog is read in step |
+//! | `beginning` | where a group begins that is new |
 //! | `context` | what the group and the client tell us |
 //! | `reader` | the loop that ties these together |
 //!
 //! What a record means is not known here: an [`Intake`] decodes it.
 
+mod beginning;
 mod context;
 mod dead_letter;
 mod flight;

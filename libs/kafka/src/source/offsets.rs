@@ -18,6 +18,8 @@ pub(super) struct Offsets {
 struct Progress {
     /// Units in the order of the partition, each with the offset behind its last record.
     units: VecDeque<(u64, i64)>,
+    /// The offset of the first record.
+    first: Option<i64>,
     /// The offset behind the last record that is done.
     done: Option<i64>,
     committed: Option<i64>,
@@ -51,6 +53,7 @@ impl Offsets {
         let next = offset.saturating_add(1);
         let Some(progress) = self.partitions.get_mut(topic, partition) else { return };
         self.open.insert(unit);
+        progress.first.get_or_insert(offset);
         match progress.units.back_mut() {
             Some((last, end)) if *last == unit => *end = next,
             _ => progress.units.push_back((unit, next)),
@@ -88,6 +91,11 @@ impl Offsets {
         if let Some(progress) = self.partitions.get_mut(topic, partition) {
             progress.committed = None;
         }
+    }
+
+    /// The first record of a partition since it became ours.
+    pub(super) fn first(&self, topic: &str, partition: i32) -> Option<i64> {
+        self.partitions.get(topic, partition)?.first
     }
 
     /// Whether something of a partition is under way, other than in the unit `staged`, which nobody has been given yet.

@@ -4,7 +4,7 @@ use rdkafka::ClientConfig;
 
 use crate::connection::Connection;
 
-/// Where to begin in a partition for which the group has committed nothing.
+/// Where a group begins that has committed nothing. Partitions and topics that come later are read from their first record.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Start {
     /// At the oldest record there is.
@@ -74,13 +74,8 @@ impl SourceOptions {
         config.set("enable.auto.commit", "false");
         config.set("enable.auto.offset.store", "false");
         config.set("allow.auto.create.topics", "false");
-        config.set(
-            "auto.offset.reset",
-            match self.start {
-                Start::Earliest => "earliest",
-                Start::Latest => "latest",
-            },
-        );
+        // Whatever `start` says: it is about a new group, this about every partition without a commit.
+        config.set("auto.offset.reset", "earliest");
         match self.group_protocol {
             GroupProtocol::Classic => {
                 config.set("partition.assignment.strategy", "cooperative-sticky");
@@ -113,7 +108,7 @@ mod tests {
             topics: vec!["t".into()],
             group: "g".into(),
             group_protocol,
-            start: Start::Earliest,
+            start: Start::Latest,
             bytes_max: 64 << 20,
             dead_letter_topic: None,
             wall_ms: || i64::MAX,

@@ -2,8 +2,19 @@
 
 use std::collections::BTreeMap;
 
+use rdkafka::topic_partition_list::TopicPartitionList;
+
 /// A topic and a partition of it.
 pub(super) type Partition = (String, i32);
+
+/// As the library takes them.
+pub(super) fn list<'a>(partitions: impl IntoIterator<Item = &'a Partition>) -> TopicPartitionList {
+    let mut list = TopicPartitionList::new();
+    for (topic, partition) in partitions {
+        list.add_partition(topic, *partition);
+    }
+    list
+}
 
 #[derive(Debug)]
 pub(super) struct ByPartition<T>(BTreeMap<String, BTreeMap<i32, T>>);

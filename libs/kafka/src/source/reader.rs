@@ -9,14 +9,13 @@ use headroom_log::SampleLog;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Headers, Message};
-use rdkafka::topic_partition_list::TopicPartitionList;
 
 use super::context::SourceContext;
 use super::dead_letter::{DeadLetters, Letter};
 use super::flight::Flight;
 use super::metrics::SourceMetrics;
-use super::partitions::Partition;
-use super::{Intake, Refusal, SourceOptions, SourceRecord};
+use super::partitions::list;
+use super::{Intake, Refusal, SourceOptions, SourceRecord, Start, beginning};
 
 /// Samples that are handed over at once, whatever else is there: enough to make a record of the log worth its sync.
 const POINTS_PER_UNIT: usize = 32_768;
@@ -36,7 +35,7 @@ const PACE_EVERY: Duration = Duration::from_millis(20);
 /// How long a reader that stops may take.
 const STOP: Duration = Duration::from_secs(5);
 
-/// How often skipped records and consumer errors are logged, each.
+/// How often skipped records and errors of one kind are logged, each.
 const LOG_EVERY: Duration = Duration::from_secs(30);
 
 /// A running reader. Dropped, it goes on until the process ends; [`Reader::stop`] ends it in order.
@@ -84,10 +83,9 @@ pub fn start(
         .consumer_config()
         .create_with_context(context)
         .map_err(|error| format!("source `{}`: its consumer cannot be made: {error}", options.name))?;
-    let topics: Vec<&str> = options.topics.iter().map(String::as_str).collect();
-    consumer
-        .subscribe(&topics)
-        .map_err(|error| format!("source `{}`: cannot subscribe to {}: {error}", options.name, topics.join(", ")))?;
+    // The library checks what it is to subscribe to, but the group is joined only when it is known where it begins.
+    subscribe(&consumer, &options)?;
+    consumer.unsubscribe();
     let stopping = Arc::new(AtomicBool::new(false));
     let flag = stopping.clone();
     let name = format!("source-{}", options.name);
@@ -109,6 +107,7 @@ pub fn start(
     let thread = std::thread::Builder::new()
         .name(name)
         .spawn(move || {
+            work.begin(&flag);
             while !flag.load(Ordering::Acquire) {
                 work.once();
             }
@@ -135,7 +134,37 @@ struct Work {
     logged_error: Option<Instant>,
 }
 
+fn subscribe(consumer: &BaseConsumer<SourceContext>, options: &SourceOptions) -> Result<(), String> {
+    let topics: Vec<&str> = options.topics.iter().map(String::as_str).collect();
+    consumer.subscribe(&topics).map_err(|error| {
+        format!(
+            "source `{}`: cannot subscribe to {}: {error}; a topic that begins with `^` must be a regular expression",
+            options.name,
+            topics.join(", ")
+        )
+    })
+}
+
 impl Work {
+    /// Finds out where the group begins, and joins it.
+    fn begin(&mut self, stopping: &AtomicBool) {
+        while self.options.start == Start::Latest && !stopping.load(Ordering::Acquire) {
+            match beginning::before_a_new_group(&self.consumer, &self.options.topics) {
+                Ok(there) => {
+                    self.consumer.context().shared().skipped = there;
+                    break;
+                }
+                Err(error) => {
+                    self.complain(&error);
+                    std::thread::sleep(IDLE);
+                }
+            }
+        }
+        if let Err(error) = subscribe(&self.consumer, &self.options) {
+            tracing::error!("{error}");
+        }
+    }
+
     /// One record, or one look around.
     fn once(&mut self) {
         let is_busy = self.staged_records > 0 || !self.consumer.context().shared().flight.is_empty();
@@ -299,16 +328,8 @@ fn take(intake: &mut dyn Intake, message: &BorrowedMessage<'_>) -> Result<(), Re
     })
 }
 
-fn list(partitions: &[Partition]) -> TopicPartitionList {
-    let mut list = TopicPartitionList::with_capacity(partitions.len());
-    for (topic, partition) in partitions {
-        list.add_partition(topic, *partition);
-    }
-    list
-}
-
 /// Whether something may be logged again.
-fn is_due(last: &mut Option<Instant>, now: Instant) -> bool {
+pub(super) fn is_due(last: &mut Option<Instant>, now: Instant) -> bool {
     let is_due = last.is_none_or(|last| now.saturating_duration_since(last) >= LOG_EVERY);
     if is_due {
         *last = Some(now);

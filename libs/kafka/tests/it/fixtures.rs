@@ -2,8 +2,8 @@
 //! files; these never change.
 
 use headroom_kafka::records::{
-    CheckpointKey, Generation, Part, SnapshotKey, decode_chunk, decode_claim, decode_index, decode_note, encode_chunk,
-    encode_claim, encode_index, encode_note, parts_of, whole_of,
+    Agreed, CheckpointKey, ControlKey, Generation, Part, SnapshotKey, decode_chunk, decode_claim, decode_index,
+    decode_note, encode_chunk, encode_claim, encode_index, encode_note, parts_of, whole_of,
 };
 use headroom_log::contract::tick;
 use headroom_model::LogRecord;
@@ -31,6 +31,15 @@ fn keys_are_spelt_as_ever() {
         assert_eq!(SnapshotKey::decode(&bytes), Ok(key));
     }
     for (name, key) in [
+        ("v1-key-control-mode", ControlKey::Mode { cell: Some("eu-1".into()) }),
+        ("v1-key-control-mode-all", ControlKey::Mode { cell: None }),
+        ("v1-key-agreed", ControlKey::Agreed),
+    ] {
+        let bytes = recorded(name, &key.encode());
+        assert_eq!(key.encode(), bytes, "{name}");
+        assert_eq!(ControlKey::decode(&bytes), Ok(key));
+    }
+    for (name, key) in [
         ("v1-key-chunk", CheckpointKey::Chunk { partition: 7, slot: 1, chunk: 3 }),
         ("v1-key-index", CheckpointKey::Index { partition: 7 }),
     ] {
@@ -56,6 +65,8 @@ fn values_of_version_1_are_read() {
     assert_eq!(decode_claim(&recorded("v1-claim", &encode_claim(42))), Ok(42));
     assert_eq!(decode_note(&recorded("v1-note", &encode_note(b"note"))), Ok(b"note".as_slice().into()));
     assert_eq!(decode_chunk(&recorded("v1-chunk", &encode_chunk(9, b"chunk"))), Ok((9, b"chunk".as_slice())));
+    let agreed = Agreed { event_time: true, tick_seconds: 10 };
+    assert_eq!(Agreed::decode(&recorded("v1-agreed", &agreed.encode())), Ok(agreed));
     let index = vec![
         Generation { slot: 0, position: 10, serial: 1, offset: 5, chunks: 2, bytes: 99, crc: 7 },
         Generation { slot: 1, position: 20, serial: 2, offset: 8, chunks: 1, bytes: 50, crc: 8 },

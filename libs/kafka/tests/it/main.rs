@@ -3,6 +3,7 @@
 
 mod broker;
 mod contract;
+mod control;
 mod fence;
 mod fixtures;
 mod large;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use headroom_config::{Config, Flag, LogFormat as ConfiguredFormat, LogLevel};
+use headroom_config::{Backend, Config, Flag, LogFormat as ConfiguredFormat, LogLevel};
 use headroom_telemetry::logs::{self, LogFormat, LogSettings};
 use headroom_telemetry::otel::{self, OtelSettings};
 use headroom_telemetry::{Telemetry, TelemetryOptions, catalog};
@@ -80,11 +80,15 @@ async fn serve(config: &Config, roles: Roles) -> Result<(), String> {
     for problem in &settings.problems {
         tracing::warn!(problem, "an OTEL_ variable cannot be followed");
     }
-    let data_dir = configuration::data_dir(config)?;
+    // Over Kafka nothing is kept here, and a container needs no home.
+    let data_dir = match config.log.backend {
+        Backend::Disk => Some(configuration::data_dir(config)?),
+        Backend::Kafka => None,
+    };
     // Before the start, which reads the log: a signal that comes meanwhile must end it in order too.
     let mut signals = Signals::listen()?;
     let starting = {
-        let (config, data_dir) = (config.clone(), data_dir.clone());
+        let (config, data_dir) = (config.clone(), data_dir.clone().unwrap_or_default());
         // On a task of its own: opening a log waits for disks and brokers without giving the thread back.
         tokio::spawn(async move { App::start(&config, roles, &data_dir, telemetry).await })
     };
@@ -98,7 +102,7 @@ async fn serve(config: &Config, roles: Roles) -> Result<(), String> {
     let addresses = app.addresses;
     tracing::info!(
         otlp_grpc = %addresses.otlp_grpc, otlp_http = %addresses.otlp_http, http = %addresses.http,
-        data_dir = %data_dir.display(), %roles, "serving"
+        data_dir = data_dir.as_ref().map(|dir| tracing::field::display(dir.display())), %roles, "serving"
     );
     let scheme = if app.access().has_tls() { "https" } else { "http" };
     // Each to whom this process has something to say.
