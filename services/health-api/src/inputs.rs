@@ -100,7 +100,9 @@ fn refusal(seen: &Seen, matcher: &Matcher) -> Option<String> {
 }
 
 fn describe(seen: &Seen, matcher: &Matcher) -> SeenMetric {
-    let nearest = if seen.inputs.is_empty() { matcher.nearest(&seen.metric).into_iter().next() } else { None };
+    let reason = refusal(seen, matcher);
+    let is_strange = seen.inputs.is_empty() && reason.is_none();
+    let nearest = if is_strange { matcher.nearest(&seen.metric).into_iter().next() } else { None };
     SeenMetric {
         metric: seen.metric.to_string(),
         unit: (!seen.unit.is_empty()).then(|| seen.unit.to_string()),
@@ -108,7 +110,7 @@ fn describe(seen: &Seen, matcher: &Matcher) -> SeenMetric {
         servers: u64::from(seen.resources_min),
         samples: seen.points,
         inputs: seen.inputs.iter().map(|(input, dialect)| format!("{input} ({dialect})")).collect(),
-        reason: refusal(seen, matcher),
+        reason,
         nearest: nearest.map(|suggestion| suggestion.metric),
     }
 }
