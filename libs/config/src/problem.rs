@@ -13,23 +13,23 @@ pub struct Problem {
     /// Where the value comes from.
     pub origin: Origin,
     /// Where in the document, such as `signals.cpu_busy.over`; empty where it is about the whole.
-    pub path: String,
+    pub path: Box<str>,
     /// What is wrong.
     pub message: String,
     /// What was probably meant.
     pub suggestion: Option<String>,
     /// The line of the file, if it is one.
-    pub snippet: Option<String>,
+    pub snippet: Option<Box<str>>,
 }
 
 impl Problem {
     /// A problem with the value that comes from `origin`.
     pub(crate) fn new(origin: &Origin, message: impl Into<String>) -> Self {
-        Self { origin: origin.clone(), path: String::new(), message: message.into(), suggestion: None, snippet: None }
+        Self { origin: origin.clone(), path: Box::default(), message: message.into(), suggestion: None, snippet: None }
     }
 
     pub(crate) fn of_path<S: AsRef<str>>(mut self, path: &[S]) -> Self {
-        self.path = path.iter().map(AsRef::as_ref).collect::<Vec<&str>>().join(".");
+        self.path = path.iter().map(AsRef::as_ref).collect::<Vec<&str>>().join(".").into();
         self
     }
 

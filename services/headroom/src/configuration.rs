@@ -89,7 +89,7 @@ pub(crate) fn data_dir(config: &Config) -> Result<PathBuf, String> {
 fn problem(flag: &str, message: String, suggestion: Option<&str>) -> Problem {
     Problem {
         origin: Origin::Flag(flag.to_owned()),
-        path: String::new(),
+        path: Box::default(),
         message,
         suggestion: suggestion.map(str::to_owned),
         snippet: None,

@@ -240,7 +240,7 @@ fn problems(errors: ConfigErrors) -> Vec<ProblemItem> {
             _ => None,
         };
         let (line, column) = place.unzip();
-        ProblemItem { path, line, column, message, hint: suggestion }
+        ProblemItem { path: path.into(), line, column, message, hint: suggestion }
     };
     errors.0.into_iter().map(item).collect()
 }
