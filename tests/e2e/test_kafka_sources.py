@@ -308,7 +308,8 @@ def test_a_full_log_pauses_the_source_until_there_is_room(broker, reading):
     )
     values = {f"counter_{number}": number for number in range(1000)}
     record = lambda number: json.dumps({"server": f"w-{number % 50}", "time": EPOCH + 1 + number // 50, "gauges": values})
-    count = 1500
+    # Packed as tight as the log packs them, half as many again as it holds.
+    count = 2500
     broker.produce(topic, [record(number) for number in range(count)])
     retries = lambda: counted(headroom, "headroom_kafka_source_retried_appends_total", reason="log_full")
     wait_until(lambda: retries() > 0, "the log is full", 60)
