@@ -7,7 +7,7 @@ import time
 
 import pytest
 from cluster import CELLS, EPOCH, SERVERS, START, Cluster, push, run_story, snapshots
-from headroom import wait_until
+from headroom import ROOT, wait_until
 from kafka import Kafka
 from scenario import SCENARIOS, Script, play
 
@@ -153,6 +153,8 @@ def test_every_replica_tells_the_policy_of_the_aggregators(kafka, service, tmp_p
 def test_changed_decisions_are_events(kafka, service):
     """What a consumer of the topic reads is what the API says."""
     confluent_kafka = pytest.importorskip("confluent_kafka")
+    jsonschema_rs = pytest.importorskip("jsonschema_rs")
+    schema = jsonschema_rs.validator_for(json.loads((ROOT / "schemas/decision-event.schema.json").read_text()))
     broker = kafka()
     one = service("--time", "event", *broker.settings())
     run_story(lambda *args: push(one, *args), one)
@@ -169,6 +171,7 @@ def test_changed_decisions_are_events(kafka, service):
         message = consumer.poll(0.1)
         if message is not None and message.error() is None:
             event = json.loads(message.value())
+            schema.validate(event)
             assert message.key().decode() == event["server"]
             told[event["server"], event["class"]] = event
         return told.keys() == decisions.keys()

@@ -3,6 +3,7 @@ nothing is lost and nothing is counted twice, and what it brings late is backlog
 
 import datetime
 import json
+import time
 
 import pytest
 from brokers import Broker
@@ -132,6 +133,32 @@ def test_what_ten_minutes_without_an_ingestor_left_is_backlog(broker, service, t
     # All but what the last tick before it came had not left behind by more than the lateness.
     assert sum(backlog()) >= 2 * len(HOSTS) * 55, backlog()
     assert signals(roles.api) == signals(oracle.api)
+
+
+def test_a_backlog_read_out_of_order_is_not_late(broker, service, tmp_path):
+    """As two members of a group bring it, of which one is slow: the newer half of every host first."""
+    topic, now = broker.topic(partitions=2), int(time.time())
+    file = tmp_path / "headroom.yaml"
+    source = {"name": "topic", "topics": [topic], "group": f"group-{topic}", "start": "earliest"}
+    file.write_text(json.dumps({"kafka": {"brokers": [broker.address], "sources": [source]}, "time": {"tick_seconds": 1}}))
+    headroom = service("--config", str(file))
+    producer = broker.producer()
+
+    def counted(outcome):
+        lines = headroom.get("/metrics").body.decode().splitlines()
+        wanted = [line for line in lines if line.startswith("headroom_engine_samples_total") and f'outcome="{outcome}"' in line]
+        return sum(float(line.rsplit(" ", 1)[1]) for line in wanted)
+
+    sent = 0
+    for partition, seconds in ((1, range(300, 20, -10)), (0, range(600, 300, -10))):
+        for ago in seconds:
+            for host in HOSTS[:5]:
+                value = record(host, now - ago - EPOCH, 10)
+                producer.produce(topic, value, key=host, partition=partition, timestamp=(now - ago) * 1000)
+                sent += 2
+        assert producer.flush(60) == 0
+        wait_until(lambda: counted("backlog") >= sent, f"{sent} samples of the backlog are counted", 60, every=0.2)
+    assert (counted("backlog"), counted("late")) == (sent, 0)
 
 
 def test_a_storm_of_rebalances_loses_nothing_and_counts_nothing_twice(broker, service, tmp_path):

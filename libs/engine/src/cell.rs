@@ -89,6 +89,20 @@ fn data_flags(quality: &Quality) -> u16 {
     found.iter().filter(|(count, _)| *count > 0).fold(0, |flags, (_, flag)| flags | flag)
 }
 
+/// How samples come.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Arrival {
+    /// As their senders send them: what is too old is late.
+    InTime,
+    /// From a source that is behind.
+    Overdue,
+    /// After they were passed over, behind the tick `since`: they tell nothing of who is there now.
+    PassedOver {
+        /// Its epoch.
+        since: i64,
+    },
+}
+
 /// The state machine of a cell.
 #[derive(Debug)]
 pub(crate) struct Cell {
@@ -167,10 +181,12 @@ impl Cell {
         self.table = None;
     }
 
-    /// Takes the samples of this cell out of a batch. Those that were passed over after the tick `backlog_since` tell
-    /// nothing of who is there now.
-    pub(crate) fn handle_samples(&mut self, batch: &SampleBatch, backlog_since: Option<i64>) {
-        let epoch = backlog_since.unwrap_or(self.last_tick.unwrap_or_default().seconds());
+    /// Takes the samples of this cell out of a batch.
+    pub(crate) fn handle_samples(&mut self, batch: &SampleBatch, arrival: Arrival) {
+        let epoch = match arrival {
+            Arrival::PassedOver { since } => since,
+            Arrival::InTime | Arrival::Overdue => self.last_tick.unwrap_or_default().seconds(),
+        };
         let (registry, windows) = (&mut self.registry, &mut self.windows);
         let ids: Vec<Option<ResourceId>> = batch
             .resources
@@ -182,11 +198,10 @@ impl Cell {
                 registry.resolve(resource, epoch, |resource| windows.open_resource(resource))
             })
             .collect();
-        if backlog_since.is_some() {
-            windows.ingest_backlog(batch, &ids);
-        } else {
-            windows.ingest(batch, &ids);
-        }
+        match arrival {
+            Arrival::InTime => windows.ingest(batch, &ids),
+            Arrival::Overdue | Arrival::PassedOver { .. } => windows.ingest_backlog(batch, &ids),
+        };
         if self.last_tick.is_none() {
             let points = batch.points.resource.iter().copied().zip(batch.points.time_ns.iter().copied());
             let histograms = batch.histograms.iter().map(|point| (point.resource, point.time_ns));

@@ -19,7 +19,7 @@ use headroom_model::time::EARLIEST_NS;
 use headroom_model::{CellSnapshot, SampleBatch, Timestamp};
 use headroom_window::{InputsReport, SENDERS_REPORT_MAX, SeenMetric};
 
-use crate::cell::{Cell, CellReport, EngineConfig};
+use crate::cell::{Arrival, Cell, CellReport, EngineConfig};
 use crate::compiled::CompiledPolicy;
 use crate::registry::RegistryCounters;
 
@@ -91,7 +91,15 @@ impl Partition {
 
     /// Takes samples of any cells of the partition.
     pub fn handle_samples(&mut self, batch: &SampleBatch) {
-        self.take_samples(batch, None);
+        self.take_samples(batch, Arrival::InTime);
+        if self.policy.is_some() {
+            self.note_times(batch);
+        }
+    }
+
+    /// Takes samples of a source that is behind: they come in no order, and none of them is late.
+    pub fn handle_overdue(&mut self, batch: &SampleBatch) {
+        self.take_samples(batch, Arrival::Overdue);
         if self.policy.is_some() {
             self.note_times(batch);
         }
@@ -99,7 +107,7 @@ impl Partition {
 
     /// Takes samples out of what was passed over.
     pub fn handle_backlog(&mut self, batch: &SampleBatch) {
-        self.take_samples(batch, Some(self.passed_over_since()));
+        self.take_samples(batch, Arrival::PassedOver { since: self.passed_over_since() });
     }
 
     /// An operator removed a server, as what was passed over says. Where the server has reported in the present, that was
@@ -158,7 +166,7 @@ impl Partition {
     }
 
     /// `backlog_since`: the samples were passed over, and this was the last tick before them.
-    fn take_samples(&mut self, batch: &SampleBatch, backlog_since: Option<i64>) {
+    fn take_samples(&mut self, batch: &SampleBatch, arrival: Arrival) {
         let Some(policy) = self.policy.clone() else {
             self.counters.points_refused += batch.len() as u64;
             return;
@@ -180,7 +188,7 @@ impl Partition {
                 self.cells.insert(cell.clone(), Cell::new(cell.clone(), &self.config, policy.clone()));
             }
             if let Some(engine) = self.cells.get_mut(cell) {
-                engine.handle_samples(batch, backlog_since);
+                engine.handle_samples(batch, arrival);
             }
         }
         if !refused.is_empty() {

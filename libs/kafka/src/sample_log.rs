@@ -296,7 +296,7 @@ impl SampleLog for KafkaSampleLog {
             return Append::ready(Err(AppendError::TooLarge { record_bytes, bound_bytes: bytes_max as u64 }));
         };
         let total: u64 = pieces.iter().map(|piece| piece.len() as u64).sum();
-        let reserve = if matches!(*record, LogRecord::Samples(_)) { 0 } else { CONTROL_RESERVE_BYTES };
+        let reserve = if record.samples().is_some() { 0 } else { CONTROL_RESERVE_BYTES };
         if let Err(pending_bytes) = state.take(total, self.limits.pending_bytes_max + reserve) {
             state.stats.refused_overloaded.add(1);
             let bound_bytes = self.limits.pending_bytes_max;

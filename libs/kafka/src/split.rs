@@ -13,7 +13,11 @@ pub(crate) fn encode(record: &LogRecord, bytes_max: usize) -> Option<Vec<Vec<u8>
     if bytes.len() <= bytes_max {
         return Some(vec![bytes]);
     }
-    let LogRecord::Samples(batch) = record else { return None };
+    let (batch, again): (_, fn(Arc<SampleBatch>) -> LogRecord) = match record {
+        LogRecord::Samples(batch) => (batch, LogRecord::Samples),
+        LogRecord::Overdue(batch) => (batch, LogRecord::Overdue),
+        _ => return None,
+    };
     let mut pieces = Vec::new();
     // Somewhat more pieces than the size asks for, as the dictionaries are repeated in each.
     let count = (bytes.len() * 5 / 4).div_ceil(bytes_max).max(2);
@@ -25,7 +29,7 @@ pub(crate) fn encode(record: &LogRecord, bytes_max: usize) -> Option<Vec<Vec<u8>
     let step = rows.div_ceil(count).max(1);
     for from in (0..rows).step_by(step) {
         let part = rows_of(batch, from, (from + step).min(rows));
-        pieces.extend(encode(&LogRecord::Samples(Arc::new(part)), bytes_max)?);
+        pieces.extend(encode(&again(Arc::new(part)), bytes_max)?);
     }
     Some(pieces)
 }

@@ -52,9 +52,9 @@ pub const CONTROL_RESERVE_BYTES: u64 = 1 << 20;
 
 /// The bound of a record's kind in a log bounded to `bound_bytes`.
 pub(crate) fn bound_of(record: &LogRecord, bound_bytes: u64) -> u64 {
-    match record {
-        LogRecord::Samples(_) => bound_bytes,
-        _ => bound_bytes.saturating_add(CONTROL_RESERVE_BYTES),
+    match record.samples() {
+        Some(_) => bound_bytes,
+        None => bound_bytes.saturating_add(CONTROL_RESERVE_BYTES),
     }
 }
 

@@ -19,6 +19,9 @@ pub const RECORD_VERSION: u8 = 1;
 pub enum LogRecord {
     /// Samples of one or more cells of the partition.
     Samples(Arc<SampleBatch>),
+    /// The same, but brought by a source that is behind: what is newer of their senders may be here already, because the
+    /// backlog of a topic is read in several places at several speeds. None of it is late.
+    Overdue(Arc<SampleBatch>),
     /// The owner of the partition says that this much time has passed: every cell of the partition closes its panes and
     /// publishes. A tick that is not later than the one before is ignored.
     Tick(Timestamp),
@@ -75,11 +78,19 @@ pub enum LogRecord {
 impl LogRecord {
     /// Bytes that the record takes in memory, about; its encoded form is a third of that.
     pub fn memory_bytes(&self) -> u64 {
-        let Self::Samples(batch) = self else { return 128 };
+        let Some(batch) = self.samples() else { return 128 };
         let points = batch.points.value.len() * 32;
         let histograms: usize = batch.histograms.iter().map(|point| 96 + 8 * point.buckets.len()).sum();
         // What the dictionaries point to is shared by the batches of a sender.
         (points + histograms + 16 * (batch.resources.len() + batch.series.len()) + 256) as u64
+    }
+
+    /// The samples that it brings, in time or not.
+    pub fn samples(&self) -> Option<&Arc<SampleBatch>> {
+        match self {
+            Self::Samples(batch) | Self::Overdue(batch) => Some(batch),
+            _ => None,
+        }
     }
 
     /// The record as bytes.
@@ -96,6 +107,10 @@ impl LogRecord {
         match self {
             Self::Samples(batch) => {
                 out.put_u8(7);
+                encode_batch(batch, out);
+            }
+            Self::Overdue(batch) => {
+                out.put_u8(8);
                 encode_batch(batch, out);
             }
             Self::Tick(time) => {
@@ -188,6 +203,7 @@ impl LogRecord {
             },
             6 => Self::Backlog { from: input.get_u64()?, to: input.get_u64()? },
             7 => Self::Samples(Arc::new(decode_batch(true, dictionary, &mut input)?)),
+            8 => Self::Overdue(Arc::new(decode_batch(true, dictionary, &mut input)?)),
             _ => return Err(input.error("kind of record")),
         };
         input.finish()?;
@@ -437,6 +453,7 @@ mod tests {
         for (name, recorded, record) in [
             fixture!("samples-first-form", samples()),
             fixture!("samples-packed", samples()),
+            fixture!("samples-overdue", LogRecord::Overdue(Arc::new(batch()))),
             fixture!("tick", LogRecord::Tick(Timestamp::from_seconds(1_795_255_210))),
             fixture!("policy", LogRecord::Policy("version: 1\n".into())),
             fixture!("mode-of-a-cell", mode(Some("eu-1"), Some(Mode::Off))),

@@ -153,7 +153,7 @@ pub(crate) fn take_up(engine: &mut Partition, slice: &Range<u64>, mut tail: Tail
         match tail.wait() {
             Next::Record(at, _) if at.0 >= slice.end => break,
             Next::Record(_, record) => match &*record {
-                LogRecord::Samples(batch) => engine.handle_backlog(batch),
+                LogRecord::Samples(batch) | LogRecord::Overdue(batch) => engine.handle_backlog(batch),
                 LogRecord::Remove { cell, server, .. } => engine.handle_backlog_remove(cell, server),
                 _ => {}
             },

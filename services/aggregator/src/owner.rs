@@ -487,6 +487,7 @@ impl Owner {
     ) -> Option<Timestamp> {
         match record {
             LogRecord::Samples(batch) => engine.handle_samples(batch),
+            LogRecord::Overdue(batch) => engine.handle_overdue(batch),
             LogRecord::Tick(tick) => {
                 let started = Instant::now();
                 // The target is that of `headroom_telemetry::logs::TRACE_TARGET`: made only where spans are exported.

@@ -24,6 +24,8 @@ pub struct SampleIntake {
     arrow: ArrowDecoder,
     batches: Vec<SampleBatch>,
     points: usize,
+    /// Among what is staged is an overdue record. All of it then counts as such: nothing is the worse for not being late.
+    is_overdue: bool,
     partitions: u32,
     metrics: Metrics,
 }
@@ -55,6 +57,7 @@ impl SampleIntake {
             arrow: ArrowDecoder::new(identity.clone(), limits.clone()),
             batches: Vec::new(),
             points: 0,
+            is_overdue: false,
             partitions,
             metrics,
         }
@@ -103,6 +106,7 @@ impl Intake for SampleIntake {
             return Err(Refusal { reason: "no_samples", message, encoding: encoding.as_str() });
         }
         self.metrics.count(encoding, &report);
+        self.is_overdue |= record.is_overdue;
         Ok(())
     }
 
@@ -113,6 +117,7 @@ impl Intake for SampleIntake {
     fn hand_over(&mut self) -> Vec<(u32, Arc<LogRecord>)> {
         self.points = 0;
         let mut batches = std::mem::take(&mut self.batches);
+        let into_record = if std::mem::take(&mut self.is_overdue) { LogRecord::Overdue } else { LogRecord::Samples };
         let counters = self.counters.finish();
         if !counters.is_empty() {
             batches.push(counters);
@@ -121,7 +126,7 @@ impl Intake for SampleIntake {
             .into_iter()
             .flat_map(|(partition, batch)| {
                 let parts = batch.split_rows(POINTS_PER_RECORD_MAX);
-                parts.into_iter().map(move |part| (partition, Arc::new(LogRecord::Samples(Arc::new(part)))))
+                parts.into_iter().map(move |part| (partition, Arc::new(into_record(Arc::new(part)))))
             })
             .collect()
     }
@@ -187,6 +192,7 @@ mod tests {
             partition: 0,
             offset: 0,
             timestamp_ms: Some(1_795_255_210_007),
+            is_overdue: false,
             content_type: None,
             payload,
         }
@@ -217,6 +223,21 @@ mod tests {
         }
         assert_eq!(handed, 20);
         assert!(intake.hand_over().is_empty());
+    }
+
+    #[test]
+    fn one_overdue_record_makes_all_that_it_is_staged_with_overdue() {
+        let telemetry = Telemetry::new(TelemetryOptions { server_series_max: 0 });
+        let mut intake = intake(None, &telemetry);
+        for (records, expected) in [(&[false, false][..], false), (&[false, true, false], true), (&[false], false)] {
+            for is_overdue in records {
+                let payload = counter("a", "eu-1");
+                intake.take(&SourceRecord { is_overdue: *is_overdue, ..record(&payload) }).unwrap();
+            }
+            let handed = intake.hand_over();
+            assert_eq!(handed.len(), 1);
+            assert_eq!(matches!(&*handed[0].1, LogRecord::Overdue(_)), expected, "{records:?}");
+        }
     }
 
     #[test]

@@ -191,3 +191,26 @@ fn a_removal_of_then_does_not_take_who_reports_now() {
     assert_eq!(names, ["web-0", "web-2"]);
     assert_eq!(engine.counters().records_ignored, 2);
 }
+
+/// What a foreign topic holds after an outage is read by several members of a group, each at its own speed.
+#[test]
+fn what_a_source_reads_behind_time_is_never_late() {
+    let missed = missed();
+    let (mut oracle, mut subject, mut in_time) = (oracle(), engine(), engine());
+    live(&mut subject, 0..BEFORE);
+    live(&mut in_time, 0..BEFORE);
+    let (older, newer) = missed.split_at(missed.len() / 2);
+    for (part, until) in [(newer, AFTER - 10), (older, AFTER)] {
+        part.iter().for_each(|batch| subject.handle_overdue(batch));
+        part.iter().for_each(|batch| in_time.handle_samples(batch));
+        tick(&mut subject, until);
+        tick(&mut in_time, until);
+    }
+    tick(&mut oracle, AFTER);
+    let samples = (missed.len() * SERVERS * 3) as u64;
+    assert_eq!(counted(&subject), (samples, 0, 0));
+    let (_, late, _) = counted(&in_time);
+    assert!(late > 0, "read as if it were the present, it would be");
+    let (mine, theirs) = (live(&mut subject, AFTER..AFTER + 100), live(&mut oracle, AFTER..AFTER + 100));
+    assert!(windows(&mine) == windows(&theirs));
+}

@@ -233,10 +233,7 @@ impl Part {
 }
 
 fn points_of(record: &LogRecord) -> u64 {
-    match record {
-        LogRecord::Samples(batch) => batch.len() as u64,
-        _ => 0,
-    }
+    record.samples().map_or(0, |batch| batch.len() as u64)
 }
 
 /// Whether the broker will never take it.

@@ -48,6 +48,9 @@ pub struct SourceRecord<'a> {
     pub offset: i64,
     /// When its producer, or the broker, says it was made; ms since 1970.
     pub timestamp_ms: Option<i64>,
+    /// Whether that is so long ago that it is read as a backlog, in which order is not to be counted on. Never so on
+    /// event time, which has no clock to tell by.
+    pub is_overdue: bool,
     /// The header `content-type`.
     pub content_type: Option<&'a str>,
     /// What it says.

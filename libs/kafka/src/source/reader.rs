@@ -35,6 +35,9 @@ const PACE_EVERY: Duration = Duration::from_millis(20);
 /// How long a reader that stops may take.
 const STOP: Duration = Duration::from_secs(5);
 
+/// A record that was made longer ago is overdue: somewhat less than the lateness that policies allow by default, 15 s.
+const OVERDUE_MS: i64 = 10_000;
+
 /// How often skipped records and errors of one kind are logged, each.
 const LOG_EVERY: Duration = Duration::from_secs(30);
 
@@ -176,13 +179,14 @@ impl Work {
         match self.consumer.poll(timeout) {
             Some(Ok(message)) => {
                 let (unit, bytes) = (self.unit, message.payload_len() as u64);
-                let refusal = take(&mut *self.intake, &message).err();
+                let wall_ms = (self.options.wall_ms)();
+                let refusal = take(&mut *self.intake, &message, wall_ms).err();
                 self.metrics.bytes.add(bytes);
                 let now = Instant::now();
                 {
                     let mut shared = self.consumer.context().shared();
                     let timestamp_ms = message.timestamp().to_millis();
-                    shared.pace.saw(message.topic(), message.partition(), timestamp_ms, (self.options.wall_ms)(), now);
+                    shared.pace.saw(message.topic(), message.partition(), timestamp_ms, wall_ms, now);
                     match refusal {
                         Some(refusal) if shared.flight.has_letters() => {
                             self.units += 1;
@@ -310,7 +314,7 @@ impl Work {
     }
 }
 
-fn take(intake: &mut dyn Intake, message: &BorrowedMessage<'_>) -> Result<(), Refusal> {
+fn take(intake: &mut dyn Intake, message: &BorrowedMessage<'_>, wall_ms: i64) -> Result<(), Refusal> {
     let Some(payload) = message.payload() else {
         return Err(Refusal { reason: "empty", message: "the record has no value".to_owned(), encoding: "" });
     };
@@ -318,11 +322,13 @@ fn take(intake: &mut dyn Intake, message: &BorrowedMessage<'_>) -> Result<(), Re
         let header = headers.iter().find(|header| header.key.eq_ignore_ascii_case("content-type"))?;
         std::str::from_utf8(header.value?).ok()
     });
+    let timestamp_ms = message.timestamp().to_millis().filter(|ms| *ms >= 0);
     intake.take(&SourceRecord {
         topic: message.topic(),
         partition: message.partition(),
         offset: message.offset(),
-        timestamp_ms: message.timestamp().to_millis().filter(|ms| *ms >= 0),
+        timestamp_ms,
+        is_overdue: timestamp_ms.is_some_and(|ms| wall_ms < i64::MAX && wall_ms.saturating_sub(ms) > OVERDUE_MS),
         content_type,
         payload,
     })

@@ -111,7 +111,7 @@ impl Committer {
             }
             let more = group_bytes + frame_bytes + SEGMENT_HEADER_BYTES as u64;
             let bound = bound_of(&waiting.record, options.bytes_max);
-            let samples = matches!(*waiting.record, LogRecord::Samples(_));
+            let samples = waiting.record.samples().is_some();
             self.partition.delete(|segments| segments.pop_for_room(more, bound));
             let fits = self.partition.with_segments(|segments| {
                 let fits = segments.bytes() + more <= bound;

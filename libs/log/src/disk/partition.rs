@@ -110,7 +110,7 @@ impl Partition {
 
     /// Queues a record for the committer, or says at once why not.
     pub(super) fn append(&self, record: Arc<LogRecord>) -> Append {
-        let samples = matches!(*record, LogRecord::Samples(_));
+        let samples = record.samples().is_some();
         let bound_bytes = bound_of(&record, self.options.pending_bytes_max);
         // Before encoding: a log in trouble must not also spend the processor on what it is going to refuse.
         if samples && lock(&self.segments).full {

@@ -6,7 +6,7 @@ use std::fmt::Write;
 use arrow_schema::{DataType, Schema};
 use headroom_catalog::DEFAULT_POLICY;
 use headroom_model::SampleBatch;
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 
 use crate::root;
 
@@ -30,6 +30,38 @@ fn openapi() {
     let text = headroom_api::openapi_json();
     assert!(text.len() > 10_000, "{text}");
     ensure("openapi.json", &format!("{}\n", text.trim_end()));
+}
+
+/// What a consumer of the decision topic reads: the records of the API that it consists of, and what they refer to.
+#[test]
+fn decision_events() {
+    const IN_API: &str = "#/components/schemas/";
+    let api: Value = serde_json::from_str(&headroom_api::openapi_json()).expect("JSON");
+    let (mut definitions, mut wanted) = (Map::new(), vec!["Decision".to_owned(), "RemovedServer".to_owned()]);
+    while let Some(name) = wanted.pop() {
+        let text = api["components"]["schemas"][&name].to_string();
+        let names = text.split(IN_API).skip(1).filter_map(|rest| rest.split('"').next());
+        wanted.extend(names.filter(|name| !definitions.contains_key(*name)).map(str::to_owned));
+        let own = serde_json::from_str(&text.replace(IN_API, "#/$defs/")).expect("JSON");
+        definitions.insert(name, own);
+    }
+    assert!(definitions["Decision"]["properties"]["admitFraction"].is_object(), "{definitions:?}");
+    assert!(definitions["RemovedServer"]["properties"]["server"].is_object(), "{definitions:?}");
+    let event = json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "An event of the topic <kafka.topic_prefix>.decisions",
+        "oneOf": [
+            {"$ref": "#/$defs/Decision"},
+            {
+                "description": "The server has left.",
+                "$ref": "#/$defs/RemovedServer",
+                "properties": {"epoch": {"type": "integer", "format": "int64"}, "removed": {"const": true}},
+                "required": ["epoch", "removed"],
+            },
+        ],
+        "$defs": definitions,
+    });
+    ensure("decision-event.schema.json", &pretty(&event));
 }
 
 #[test]
