@@ -122,7 +122,7 @@ impl App {
         readiness.watch(&telemetry);
 
         let access = Access::new(&config.security, clock::wall(), &telemetry)?;
-        let (ingest_pool, api_pool) = (Pool::yielding("otlp")?, Pool::new("http")?);
+        let (ingest_pool, api_pool) = (Pool::new("otlp")?, Pool::new("http")?);
         let mut listeners = Vec::new();
         if roles.otlp_ingestor {
             listeners.push(ingest_pool.run(bind("otlp-grpc", addresses.otlp_grpc)).await?);

@@ -3,27 +3,11 @@
 //! A runtime runs its tasks in turns, and decoding a body of megabytes is one long turn: readers who share the threads
 //! wait for it, behind everything else that is ready. With threads of their own they wait for a time slice of the
 //! operating system, which prefers who has slept to who has computed. It costs a few sleeping threads.
-//!
-//! On a busy machine that is not enough: with equal weights a reader still waits for the slice of a decoder to end. So
-//! decoding yields ([`yield_to_readers`]). Senders wait for seconds before they worry, schedulers for milliseconds.
 
 use std::future::Future;
 
-use thread_priority::{ThreadPriority, ThreadPriorityValue, set_current_thread_priority};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::task::JoinHandle;
-
-/// On Linux a nice value of 5: against a thread of the usual weight, a quarter of a contended core. Not less, or a flood of
-/// reads would make what is read stale.
-const YIELDING: u8 = 35;
-
-/// Makes this thread, and those that it starts from now on, give way to threads that answer somebody.
-pub(crate) fn yield_to_readers() {
-    let Ok(priority) = ThreadPriorityValue::try_from(YIELDING) else { return };
-    if let Err(error) = set_current_thread_priority(ThreadPriority::Crossplatform(priority)) {
-        tracing::debug!(?error, "decoding has the same priority as reading");
-    }
-}
 
 /// The threads of one path. When it is dropped the tasks on it end where they next wait.
 pub(crate) struct Pool(Option<Runtime>);
@@ -34,21 +18,8 @@ impl Pool {
     /// # Errors
     /// If the threads cannot be started.
     pub(crate) fn new(name: &'static str) -> Result<Self, String> {
-        Self::build(name, || ())
-    }
-
-    /// The same, of threads that [yield](yield_to_readers).
-    ///
-    /// # Errors
-    /// If the threads cannot be started.
-    pub(crate) fn yielding(name: &'static str) -> Result<Self, String> {
-        Self::build(name, yield_to_readers)
-    }
-
-    fn build(name: &'static str, begin: fn()) -> Result<Self, String> {
         let cores = std::thread::available_parallelism().map_or(2, usize::from).max(2);
-        let mut builder = Builder::new_multi_thread();
-        let runtime = builder.worker_threads(cores).thread_name(name).on_thread_start(begin).enable_all().build();
+        let runtime = Builder::new_multi_thread().worker_threads(cores).thread_name(name).enable_all().build();
         runtime.map(|runtime| Self(Some(runtime))).map_err(|error| format!("cannot start threads for {name}: {error}"))
     }
 

@@ -14,7 +14,6 @@ use headroom_kafka_ingestor::{Source, Sources};
 use headroom_log::SampleLog;
 use headroom_telemetry::Telemetry;
 
-use crate::pools::yield_to_readers;
 use crate::{clock, settings};
 
 /// Starts the readers of `kafka.sources`.
@@ -29,13 +28,7 @@ pub(crate) fn start(config: &Config, log: &Arc<dyn SampleLog>, telemetry: &Telem
         let (name, group) = (options.name.as_str(), options.group.as_str());
         tracing::info!(source = name, topics = options.topics.join(","), group, "reading from Kafka");
     }
-    // The threads of a source have the priority of the thread that starts them.
-    let starting = || {
-        yield_to_readers();
-        Sources::start(sources, log, telemetry)
-    };
-    let started = std::thread::scope(|scope| scope.spawn(starting).join());
-    started.unwrap_or_else(|_| Err("the sources could not be started; please report the panic above".to_owned()))
+    Sources::start(sources, log, telemetry)
 }
 
 fn source(config: &Config, at: usize, section: &KafkaSource) -> Result<Source, String> {
